@@ -1,0 +1,189 @@
+"""What can go wrong on our side, as exceptions.
+
+What the *program* did (crash, limit, bad output) is data in `Result`, never an exception here.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno as errno_names
+import os
+from typing import Final
+
+
+class ErrorLocation(enum.IntEnum):
+    """The step at which the set-up of a program failed.
+
+    The numbers are those of LOCATIONS(X) in native/wire.h; `keeper --describe` prints them and a
+    test compares. 1 to 32 are go-sandbox's; `text` is how each reads in a message.
+    """
+
+    CLONE = 1
+    CLOSE_WRITE = 2
+    UNSHARE_USER_READ = 3
+    GETPID = 4
+    KEEP_CAPABILITY = 5
+    SETGROUPS = 6
+    SETGID = 7
+    SETUID = 8
+    DUP3 = 9
+    FCNTL = 10
+    SETSID = 11
+    IOCTL = 12
+    MOUNT_ROOT = 13
+    MOUNT_TMPFS = 14
+    MOUNT_CHDIR = 15
+    MOUNT = 16
+    MOUNT_MKDIR = 17
+    PIVOT_ROOT = 18
+    UMOUNT = 19
+    UNLINK = 20
+    MOUNT_READONLY = 21
+    CHDIR = 22
+    SETRLIMIT = 23
+    SET_NO_NEW_PRIVS = 24
+    DROP_CAPABILITY = 25
+    SET_CAP = 26
+    PTRACE_ME = 27
+    STOP = 28
+    SECCOMP = 29
+    SYNC_WRITE = 30
+    SYNC_READ = 31
+    EXECVE = 32
+    UNSHARE = 33
+    SETNS = 34
+    CGROUP = 35
+    HOSTNAME = 36
+    SYMLINK = 37
+    FILE = 38
+    MOUNT_SOURCE = 39
+    MOUNT_ATTRIBUTES = 40
+    PARENT_DEATH = 41
+    CLOSE_RANGE = 42
+    SIGNALS = 43
+    BOUNDING = 44
+    INIT = 45
+    CLEAN = 46
+    PIPE = 47
+    WATCH = 48
+
+    @property
+    def text(self) -> str:
+        """The name as messages show it: `mount(tmpfs)`, `pivot_root`."""
+        name = self.name.lower()
+        head, _, tail = name.partition("_")
+        return f"mount({tail})" if head == "mount" and tail else name
+
+
+class SandboxError(Exception):
+    """The sandbox failed; nothing is known about the program. Base of all that we raise."""
+
+    @property
+    def hint(self) -> str | None:
+        """What to do about it, where we know."""
+        return None
+
+    def to_dict(self) -> dict[str, object]:
+        """Give the `error` object of the JSON result."""
+        return {"type": type(self).__name__, "message": str(self), "hint": self.hint}
+
+
+class ConfigError(SandboxError, ValueError):
+    """The caller asked for something impossible; raised before any process exists."""
+
+
+class HostError(SandboxError):
+    """This kernel or host lacks something; `missing` names it, `hint` says how to get it."""
+
+    def __init__(self, missing: str, remedy: str | None = None) -> None:
+        super().__init__(missing)
+        self.missing: Final = missing
+        self._remedy = remedy
+
+    @property
+    def hint(self) -> str | None:
+        return self._remedy
+
+
+class ProtocolError(SandboxError):
+    """The keeper died or answered nonsense: our bug, or somebody killed it."""
+
+
+class ChildError(SandboxError):
+    """A step of the set-up failed: where, with which errno, and for which item of its list.
+
+    `index` is the 0-based position in the list that the step belongs to (mounts, rlimits, …) or
+    None; `subject` is the path or name that the step worked on, "" where there is none.
+    """
+
+    def __init__(
+        self, location: ErrorLocation, errno: int, index: int | None = None, *, subject: str = ""
+    ) -> None:
+        super().__init__(location, errno, index)
+        self.location: Final = location
+        self.errno: Final = errno
+        self.index: Final = index
+        self.subject: Final = subject
+
+    @property
+    def errno_name(self) -> str:
+        """Give the errno's symbol, such as `ENOENT`."""
+        return errno_names.errorcode.get(self.errno, f"errno {self.errno}")
+
+    @property
+    def hint(self) -> str | None:
+        return _HINTS.get((self.location, self.errno)) or _HINTS.get((self.location, 0))
+
+    def __str__(self) -> str:
+        where = self.location.text
+        if self.index is not None:
+            where += f"[{self.index}]"
+        if self.subject:
+            where += f" {self.subject}"
+        return f"{where}: {os.strerror(self.errno)} ({self.errno_name})"
+
+    def to_dict(self) -> dict[str, object]:
+        return super().to_dict() | {
+            "location": self.location.text,
+            "index": self.index,
+            "errno": self.errno_name,
+        }
+
+
+_NO_USER_NAMESPACE = (
+    "user namespaces are not available here: as root set user.max_user_namespaces > 0 and, where "
+    "they exist, kernel.unprivileged_userns_clone=1 and "
+    "kernel.apparmor_restrict_unprivileged_userns=0"
+)
+
+_HINTS: Final[dict[tuple[ErrorLocation, int], str]] = {
+    (ErrorLocation.CLONE, errno_names.EPERM): _NO_USER_NAMESPACE,
+    (ErrorLocation.CLONE, errno_names.ENOSPC): _NO_USER_NAMESPACE,
+    (ErrorLocation.CLONE, errno_names.EUSERS): _NO_USER_NAMESPACE,
+    (ErrorLocation.CLONE, errno_names.EAGAIN): (
+        "a limit on processes was reached: raise RLIMIT_NPROC or pids.max of the caller"
+    ),
+    (ErrorLocation.UNSHARE_USER_READ, errno_names.EPERM): (
+        "the id map names ids that are not yours to give: map your own id, or delegated ones"
+    ),
+    (ErrorLocation.MOUNT_SOURCE, errno_names.ENOENT): "the path to bind does not exist",
+    (ErrorLocation.MOUNT_ROOT, errno_names.EPERM): (
+        "mounting is refused here; in a container allow it, or on Ubuntu give this program an "
+        "AppArmor profile that allows user namespaces"
+    ),
+    (ErrorLocation.EXECVE, errno_names.ENOENT): (
+        "no such program in the sandbox; if the file is there, the interpreter or loader that it "
+        "names is not"
+    ),
+    (ErrorLocation.EXECVE, errno_names.EACCES): (
+        "not executable: set its x bit, and see that the directory is not mounted noexec"
+    ),
+    (ErrorLocation.EXECVE, errno_names.ENOEXEC): (
+        "neither a binary for this machine nor a script that begins with #!"
+    ),
+    (ErrorLocation.EXECVE, errno_names.ETXTBSY): "somebody still holds the file open for writing",
+    (ErrorLocation.CHDIR, errno_names.ENOENT): "this directory does not exist in the sandbox",
+    (ErrorLocation.SETRLIMIT, errno_names.EPERM): (
+        "the hard limit is above the caller's own: lower it, or raise the caller's"
+    ),
+}

@@ -1,0 +1,115 @@
+"""What happened to the program: its status, its figures, and what was enforced."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import signal as signals
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.errors import SandboxError
+
+SCHEMA: Final = 1
+
+
+class Status(str, enum.Enum):
+    """How the program ended. A failure of the sandbox is an exception, not a status.
+
+    The cause is recorded by whoever acted: our kill at the CPU limit is CPU_TIME_LIMIT, an OOM
+    kill counted by the kernel is MEMORY_LIMIT, a program that kills itself is SIGNALLED.
+    """
+
+    OK = "ok"
+    NONZERO_EXIT = "nonzero_exit"
+    SIGNALLED = "signalled"
+    CPU_TIME_LIMIT = "cpu_time_limit"
+    WALL_TIME_LIMIT = "wall_time_limit"
+    IDLE_TIME_LIMIT = "idle_time_limit"
+    MEMORY_LIMIT = "memory_limit"
+    OUTPUT_LIMIT = "output_limit"
+    PROCESS_LIMIT = "process_limit"
+    DISALLOWED_SYSCALL = "disallowed_syscall"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_limit(self) -> bool:
+        """Tell whether one of our limits ended the program."""
+        return self.value.endswith("_limit")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What happened to one program. A figure that could not be measured is None, never 0.
+
+    Times are nanoseconds and sizes bytes. CPU time and memory are of the whole process tree,
+    without our own set-up, which is `setup_ns`; `wall_ns` runs from exec to exit.
+    `stdout` and `stderr` hold what was captured (b"" if nothing was asked for); `stdout_bytes` is
+    what the program wrote, which is more where `stdout_truncated`.
+    `enforced` maps each guarantee to what held it ("cgroup", "namespace", "rlimit", …) or None.
+    """
+
+    status: Status
+    exit_code: int | None = None
+    signal: int | None = None
+    limit: str | None = None
+    syscall: str | None = None
+    cpu_ns: int | None = None
+    user_ns: int | None = None
+    system_ns: int | None = None
+    wall_ns: int | None = None
+    setup_ns: int | None = None
+    memory_bytes: int | None = None
+    max_rss_bytes: int | None = None
+    oom_kills: int | None = None
+    processes_peak: int | None = None
+    page_faults_major: int | None = None
+    page_faults_minor: int | None = None
+    context_switches_voluntary: int | None = None
+    context_switches_involuntary: int | None = None
+    stdout: bytes = b""
+    stderr: bytes = b""
+    stdout_bytes: int | None = None
+    stdout_truncated: bool = False
+    stderr_bytes: int | None = None
+    stderr_truncated: bool = False
+    enforced: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether the program ended by itself with exit code 0."""
+        return self.status is Status.OK
+
+    @property
+    def signal_name(self) -> str | None:
+        """Name the signal that ended the program: `SIGSEGV`."""
+        if self.signal is None:
+            return None
+        try:
+            return signals.Signals(self.signal).name
+        except ValueError:  # a real-time signal has no name of its own
+            return f"SIG{self.signal}"
+
+    def to_dict(self) -> dict[str, object]:
+        """Give the JSON form, `schema` 1: every field but the captured bytes."""
+        fields: dict[str, object] = {"schema": SCHEMA}
+        for field in dataclasses.fields(self):
+            if field.name not in {"stdout", "stderr"}:
+                fields[field.name] = getattr(self, field.name)
+        fields["status"] = self.status.value
+        fields["enforced"] = dict(self.enforced)
+        fields["error"] = None
+        return fields
+
+    def to_json(self) -> str:
+        """Give the JSON form as one line of text."""
+        return json.dumps(self.to_dict())
+
+
+def error_to_dict(error: SandboxError) -> dict[str, object]:
+    """Give the JSON form of a run that the sandbox failed: every figure null."""
+    fields = Result(status=Status.OK, enforced={}).to_dict()
+    return fields | {"status": "sandbox_error", "error": error.to_dict()}
