@@ -382,7 +382,11 @@ def _check_path(field: str, path: str) -> None:
 def _check_time(field: str, value: float | None, *, zero: bool) -> None:
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+    ):
         _refuse(field, value, "give seconds as a number, or None for no limit")
     if value < 0 or (value == 0 and not zero):
         _refuse(field, value, "give a positive number of seconds, or None for no limit")

@@ -117,7 +117,12 @@ class ChildError(SandboxError):
     """
 
     def __init__(
-        self, location: ErrorLocation, errno: int, index: int | None = None, *, subject: str = ""
+        self,
+        location: ErrorLocation,
+        errno: int,
+        index: int | None = None,
+        *,
+        subject: str = "",
     ) -> None:
         super().__init__(location, errno, index)
         self.location: Final = location
@@ -181,7 +186,10 @@ _HINTS: Final[dict[tuple[ErrorLocation, int], str]] = {
     (ErrorLocation.EXECVE, errno_names.ENOEXEC): (
         "neither a binary for this machine nor a script that begins with #!"
     ),
-    (ErrorLocation.EXECVE, errno_names.ETXTBSY): "somebody still holds the file open for writing",
+    (
+        ErrorLocation.EXECVE,
+        errno_names.ETXTBSY,
+    ): "somebody still holds the file open for writing",
     (ErrorLocation.CHDIR, errno_names.ENOENT): "this directory does not exist in the sandbox",
     (ErrorLocation.SETRLIMIT, errno_names.EPERM): (
         "the hard limit is above the caller's own: lower it, or raise the caller's"
