@@ -1,0 +1,4 @@
+import time
+
+print(5, flush=True)
+time.sleep(60)

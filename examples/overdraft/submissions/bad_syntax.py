@@ -1,0 +1,2 @@
+days = int(input()
+print("solvent", days)

@@ -1,0 +1,9 @@
+#include <signal.h>
+#include <stdio.h>
+
+int main(void)
+{
+    puts("overdrawn 4");
+    fflush(stdout);
+    raise(SIGKILL);
+}
