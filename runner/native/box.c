@@ -1,0 +1,231 @@
+/*
+ * A sandbox: its namespaces, made by starting init in them, then joined by the
+ * keeper, so that every program it forks is in them at no cost.
+ *
+ * keeper                          init
+ * EARLY steps: open what is bound
+ * clone(namespaces) ------------> waits
+ * MAPS steps: its id maps
+ * GO ---------------------------> SETUP steps: mounts, pivot_root, names, ids
+ *       <------------------------ READY
+ * setns(init's namespaces)
+ * JOINED -----------------------> drops "dumpable"
+ *       <------------------------ SEALED
+ * JOINED steps: own ids, bounding set
+ */
+#define _GNU_SOURCE
+#include "box.h"
+
+#include "init.h"
+#include "sys.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+enum { INIT_TIMEOUT_MS = 10000 };
+
+pid_t fork_pidfd(unsigned long flags, int *pidfd)
+{
+    *pidfd = -1;
+    return (pid_t)sys_result(
+        syscall(SYS_clone, flags | CLONE_PIDFD_FLAG | SIGCHLD, NULL, pidfd, NULL, NULL));
+}
+
+static int box_fail(struct report *report, enum location location, int error)
+{
+    report_failure(report, location, error, -1, -1);
+    return -1;
+}
+
+/* Wait for init's word. Returns 0, or -errno: ECHILD if it has ended. */
+static int init_listen(const struct box *box, enum init_word word, int timeout_ms)
+{
+    char byte = 0;
+    struct pollfd fd = {.fd = box->init_socket, .events = POLLIN};
+    int ready = poll(&fd, 1, timeout_ms);
+    if (ready <= 0)
+        return ready < 0 ? -errno : -ETIMEDOUT;
+    ssize_t got = recv(box->init_socket, &byte, 1, MSG_DONTWAIT);
+    if (got != 1)
+        return got < 0 ? -errno : -ECHILD;
+    return byte == (char)word ? 0 : -EPROTO;
+}
+
+static int init_say(const struct box *box, enum init_word word)
+{
+    char byte = (char)word;
+    return send(box->init_socket, &byte, 1, MSG_NOSIGNAL) == 1 ? 0 : -errno;
+}
+
+/*
+ * setns with a pidfd joins all at once (Linux 5.8). The user namespace is
+ * entered first, and its capabilities then allow the others.
+ */
+static int join_namespaces(const struct box *box, unsigned long flags)
+{
+    return setns(box->init_pidfd, (int)(flags & CLONE_NEW_ALL)) < 0 ? -errno : 0;
+}
+
+static int clone_init(struct box *box, struct report *report, unsigned long flags)
+{
+    int sockets[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) < 0)
+        return box_fail(report, LOCATION_INIT, errno);
+    box->has_init = flags & CLONE_NEWPID_FLAG;
+    box->init_pid = fork_pidfd(flags, &box->init_pidfd);
+    if (box->init_pid == 0) {
+        (void)close(sockets[0]);
+        init_main(&box->plan, &box->context, sockets[1], box->has_init);
+    }
+    (void)close(sockets[1]);
+    box->init_socket = sockets[0];
+    if (box->init_pid < 0)
+        return box_fail(report, LOCATION_CLONE, (int)-box->init_pid);
+    box->context.target = box->init_pid;
+    return 0;
+}
+
+/* The rest of the conversation at the top, once init exists. */
+static int raise_init(struct box *box, struct report *report, unsigned long flags)
+{
+    if (steps_run(&box->plan, PHASE_MAPS, &box->context) < 0)
+        return -1;
+    int error = init_say(box, INIT_GO);
+    if (error == 0)
+        error = init_listen(box, INIT_READY, -1);
+    if (error < 0)
+        return atomic_load(&report->state) == REPORT_FAILED
+                   ? -1
+                   : box_fail(report, LOCATION_INIT, -error);
+    error = join_namespaces(box, flags);
+    if (error < 0)
+        return box_fail(report, LOCATION_SETNS, -error);
+    error = init_say(box, INIT_JOINED);
+    if (error == 0 && box->has_init)
+        error = init_listen(box, INIT_SEALED, INIT_TIMEOUT_MS);
+    if (error < 0)
+        return box_fail(report, LOCATION_INIT, -error);
+    if (!box->has_init) {
+        (void)waitpid(box->init_pid, NULL, 0);
+        box->init_pid = -1;
+        close_fd(&box->init_pidfd);
+        close_fd(&box->init_socket);
+    }
+    return 0;
+}
+
+static void close_slots(struct context *context)
+{
+    for (unsigned i = 0; i < WIRE_SLOTS_MAX; i++)
+        close_fd(&context->slots[i]);
+}
+
+static int box_build(struct box *box, struct report *report)
+{
+    unsigned long flags = box->frame.request.clone_flags & CLONE_NEW_ALL;
+    if (steps_run(&box->plan, PHASE_EARLY, &box->context) < 0)
+        return -1;
+    if (flags && (clone_init(box, report, flags) < 0 || raise_init(box, report, flags) < 0))
+        return -1;
+    close_slots(&box->context);
+    if (steps_run(&box->plan, PHASE_JOINED, &box->context) < 0)
+        return -1;
+    if (box->has_init)
+        box->proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC); /* -1: it mounts none */
+    return steps_run(&box->plan, PHASE_CLEAN, &box->context);
+}
+
+static void fill_failure(struct wire_reply *reply, const struct report *report)
+{
+    reply->kind = REPLY_FAILED;
+    reply->location = report->location;
+    reply->error = report->error;
+    reply->index = report->index;
+    reply->step = report->step;
+}
+
+int box_start(struct box *box, struct frame *frame, struct report *report,
+              struct wire_reply *reply)
+{
+    *reply = reply_make(REPLY_STARTED, frame->request.run_id);
+    frame_move(&box->frame, frame);
+    box->context = (struct context){
+        .fds = box->frame.fds,
+        .fd_count = box->frame.fd_count,
+        .pipes = {-1, -1},
+        .sync = -1,
+        .report = report,
+    };
+    for (unsigned i = 0; i < WIRE_SLOTS_MAX; i++)
+        box->context.slots[i] = -1;
+    box->init_pid = -1;
+    box->init_pidfd = box->init_socket = box->proc = -1;
+    memset(report, 0, sizeof *report);
+    if (plan_decode(&box->plan, box->frame.plan, box->frame.request.plan_bytes,
+                    box->frame.fd_count, &reply->step) < 0) {
+        reply->kind = REPLY_REFUSED;
+        return -1;
+    }
+    if (box_build(box, report) < 0) {
+        fill_failure(reply, report);
+        box_end(box);
+        return -1;
+    }
+    reply->pid = box->init_pid;
+    box->started = true;
+    return 0;
+}
+
+void box_kill(struct box *box)
+{
+    if (box->has_init && init_say(box, INIT_KILL) == 0)
+        box->kills_asked++;
+}
+
+int box_empty(struct box *box)
+{
+    if (!box->has_init)
+        return 0;
+    int error = init_say(box, INIT_KILL);
+    if (error == 0)
+        box->kills_asked++;
+    while (error == 0 && box->kills_asked > 0) {
+        error = init_listen(box, INIT_EMPTY, INIT_TIMEOUT_MS);
+        if (error == 0)
+            box->kills_asked--;
+    }
+    return error;
+}
+
+void box_clean(struct box *box)
+{
+    struct report *report = box->context.report;
+    atomic_store(&report->state, REPORT_SETUP);
+    if (steps_run(&box->plan, PHASE_CLEAN, &box->context) == 0)
+        return;
+    box->damaged = true;
+    box->damage = reply_make(REPLY_FAILED, 0);
+    fill_failure(&box->damage, report);
+}
+
+void box_end(struct box *box)
+{
+    if (box->init_pid > 0) {
+        (void)kill(box->init_pid, SIGKILL);
+        (void)waitpid(box->init_pid, NULL, 0);
+    }
+    close_slots(&box->context);
+    close_fd(&box->init_pidfd);
+    close_fd(&box->init_socket);
+    close_fd(&box->proc);
+    plan_free(&box->plan);
+    frame_release(&box->frame);
+    box->init_pid = -1;
+    box->started = false;
+}

@@ -1,0 +1,41 @@
+/* One sandbox, as the keeper holds it. */
+#pragma once
+
+#include "control.h"
+#include "steps.h"
+
+#include <sys/types.h>
+
+struct box {
+    struct frame frame; /* the START request: its plan is needed for CLEAN */
+    struct plan plan;
+    struct context context;
+    bool started;
+    bool damaged;    /* CLEAN failed: its report goes to the next run */
+    bool has_init;   /* it has a pid namespace of its own */
+    pid_t init_pid;
+    int init_pidfd;
+    int init_socket;
+    unsigned kills_asked; /* INIT_KILLs that init has not answered */
+    int proc;             /* the sandbox's /proc, or -1 */
+    struct wire_reply damage;
+};
+
+/* Handle a START. Returns 0, or -1 with *reply saying what failed; all of it is undone then. */
+int box_start(struct box *box, struct frame *frame, struct report *report,
+              struct wire_reply *reply);
+
+/* Kill all processes in it but init, at once and without waiting. */
+void box_kill(struct box *box);
+
+/* Kill and reap all processes in it but init. Returns 0 or -errno: init has not answered. */
+int box_empty(struct box *box);
+
+/* Put back what a run may have changed. On failure the box is damaged. */
+void box_clean(struct box *box);
+
+/* End it, and all that is in it. */
+void box_end(struct box *box);
+
+/* fork() with a pidfd, without libc's handlers. Returns as fork does, -errno on failure. */
+pid_t fork_pidfd(unsigned long flags, int *pidfd);

@@ -1,0 +1,76 @@
+/* Operations that take something away: namespaces, limits, cgroups, filters. */
+#define _GNU_SOURCE
+#include "steps.h"
+#include "sys.h"
+
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+#ifndef SYS_seccomp
+#define SYS_seccomp 317
+#endif
+
+#define SECCOMP_SET_MODE_FILTER_OP 1
+
+struct filter_program {
+    unsigned short length; /* in instructions of 8 bytes */
+    const void *filter;
+};
+
+/* arg: CLONE_NEW* */
+int op_unshare(const struct step *step, struct context *context)
+{
+    (void)context;
+    return (int)sys_result(syscall(SYS_unshare, (unsigned long)step->arg[0]));
+}
+
+/* arg: resource, soft, hard. prlimit64: 64-bit limits on every architecture. */
+int op_rlimit(const struct step *step, struct context *context)
+{
+    (void)context;
+    const uint64_t limit[2] = {(uint64_t)step->arg[1], (uint64_t)step->arg[2]};
+    return (int)sys_result(syscall(SYS_prlimit64, 0, (unsigned)step->arg[0], limit, NULL));
+}
+
+/*
+ * arg: fd of a cgroup's `tasks` or `cgroup.procs`. "0" is the writer itself: it
+ * needs no pid and no permission of its own, for the kernel checks the opener's
+ * credentials.
+ */
+int op_enter_cgroup(const struct step *step, struct context *context)
+{
+    if (step->arg[0] < 0)
+        return -EBADF;
+    if (context->report->cpu_at_enter_ns == 0)
+        context->report->cpu_at_enter_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+    return write(context->fds[step->arg[0]], "0", 1) == 1 ? 0 : -errno;
+}
+
+int op_no_new_privs(const struct step *step, struct context *context)
+{
+    (void)step;
+    (void)context;
+    return (int)sys_result(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+}
+
+/* arg: 0 or 1. When 0, nobody of the same uid reads our memory, fds or environment. */
+int op_dumpable(const struct step *step, struct context *context)
+{
+    (void)context;
+    return (int)sys_result(prctl(PR_SET_DUMPABLE, (unsigned long)step->arg[0], 0, 0, 0));
+}
+
+/* blob: struct sock_filter[]; arg: flags of seccomp(2) */
+int op_seccomp(const struct step *step, struct context *context)
+{
+    if (step->length % 8 || step->length / 8 > UINT16_MAX)
+        return -EINVAL;
+    const struct filter_program program = {
+        .length = (unsigned short)(step->length / 8),
+        .filter = step->data,
+    };
+    report_exec(context->report);
+    return (int)sys_result(
+        syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER_OP, (unsigned)step->arg[0], &program));
+}

@@ -1,0 +1,27 @@
+/* Frames on the control socket: one message each, fds beside it. */
+#pragma once
+
+#include "plan.h"
+
+struct frame {
+    struct wire_request request;
+    const uint8_t *plan; /* plan_bytes of the request; in `bytes` or mapped */
+    unsigned fd_count;
+    int fds[WIRE_FDS_MAX];
+    bool mapped;
+    uint8_t bytes[WIRE_FRAME_MAX];
+};
+
+/* Returns 1, 0 at the end of the stream, -errno, or -EPROTO for a malformed frame. */
+int frame_receive(int control, struct frame *frame);
+
+/* Close its fds and unmap its plan. */
+void frame_release(struct frame *frame);
+
+/* Take over another frame's fds and plan; `from` is empty then. */
+void frame_move(struct frame *to, struct frame *from);
+
+struct wire_reply reply_make(enum reply_kind kind, uint64_t run_id);
+
+/* Returns 0 or -errno. */
+int reply_send(int control, const struct wire_reply *reply);

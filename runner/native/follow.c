@@ -1,0 +1,103 @@
+/*
+ * The tree's CPU time and memory without a cgroup. CPU is the sum of: the
+ * program's own clock (exact), what every other live process and its reaped
+ * children used (/proc/PID/stat, in ticks), and what init has reaped. Memory is
+ * the sum of the anonymous and shared-memory pages of each live process, so
+ * pages shared after a fork count more than once.
+ *
+ * A child whose parent ignores SIGCHLD is reaped by the kernel and its time is
+ * lost (wait(2)): that is why a cgroup is better, and why `enforced` says "proc".
+ */
+#define _GNU_SOURCE
+#include "follow.h"
+
+#include "sys.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TICK_NS = 10 * 1000 * 1000 }; /* USER_HZ is 100 on every architecture we build for */
+
+struct linux_dirent64 {
+    uint64_t ino;
+    int64_t off;
+    unsigned short length;
+    unsigned char type;
+    char name[];
+};
+
+/* The clock of another process's CPU time, all threads: see clock_getcpuclockid(3). */
+static int64_t process_cpu_ns(pid_t pid)
+{
+    return clock_ns((clockid_t)((~(unsigned)pid << 3) | 2u));
+}
+
+static ssize_t read_file(int proc, const char *pid, const char *name, char *text, size_t size)
+{
+    char path[64];
+    if (snprintf(path, sizeof path, "%s/%s", pid, name) >= (int)sizeof path)
+        return -1;
+    cleanup_fd int fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1; /* it has ended meanwhile */
+    ssize_t got = read(fd, text, size - 1);
+    text[got > 0 ? got : 0] = 0;
+    return got;
+}
+
+/* Fields 14 to 17 of proc_pid_stat(5), after the name, which may hold anything but is last in ). */
+static int64_t stat_cpu_ns(const char *text, bool own)
+{
+    const char *at = strrchr(text, ')');
+    unsigned long long user = 0, system = 0;
+    long long children_user = 0, children_system = 0;
+    if (!at || sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %lld %lld",
+                      &user, &system, &children_user, &children_system) != 4)
+        return 0;
+    int64_t ticks = children_user + children_system;
+    if (own)
+        ticks += (int64_t)(user + system);
+    return ticks * TICK_NS;
+}
+
+static int64_t status_field_bytes(const char *text, const char *name)
+{
+    const char *at = strstr(text, name);
+    return at ? strtoll(at + strlen(name), NULL, 10) * 1024 : 0;
+}
+
+static void add_process(int proc, const char *pid, bool is_program, struct tree_usage *usage)
+{
+    char text[4096];
+    if (read_file(proc, pid, "stat", text, sizeof text) > 0)
+        usage->cpu_ns += stat_cpu_ns(text, !is_program);
+    if (read_file(proc, pid, "status", text, sizeof text) > 0)
+        usage->memory_bytes +=
+            status_field_bytes(text, "RssAnon:") + status_field_bytes(text, "RssShmem:");
+    usage->processes++;
+}
+
+int follow_tree(int proc, pid_t program, pid_t program_inside, const struct report *report,
+                struct tree_usage *usage)
+{
+    *usage = (struct tree_usage){.cpu_ns = process_cpu_ns(program)};
+    usage->cpu_ns +=
+        atomic_load(&report->orphans_user_ns) + atomic_load(&report->orphans_system_ns);
+    cleanup_fd int directory = proc < 0 ? -1 : openat(proc, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0)
+        return proc < 0 ? 0 : -errno;
+    _Alignas(struct linux_dirent64) char entries[8192];
+    long size;
+    while ((size = syscall(SYS_getdents64, directory, entries, sizeof entries)) > 0) {
+        for (long at = 0; at < size;) {
+            const struct linux_dirent64 *entry = (const void *)(entries + at);
+            at += entry->length;
+            long pid = strtol(entry->name, NULL, 10);
+            if (pid > 1) /* 1 is init, 0 no process */
+                add_process(directory, entry->name, pid == program_inside, usage);
+        }
+    }
+    return size < 0 ? -errno : 0;
+}

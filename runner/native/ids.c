@@ -1,0 +1,96 @@
+/* Operations on ids, groups and capabilities. */
+#define _GNU_SOURCE
+#include "steps.h"
+#include "sys.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#define CAPABILITY_VERSION_3 0x20080522u
+
+struct cap_header {
+    uint32_t version;
+    int pid;
+};
+
+struct cap_data {
+    uint32_t effective, permitted, inheritable;
+};
+
+/* strings: file below /proc/PID (uid_map, setgroups, gid_map), text. One write, as the kernel wants. */
+int op_id_map(const struct step *step, struct context *context)
+{
+    char path[64];
+    int length = snprintf(path, sizeof path, "/proc/%d/%s", context->target, step->strings[0]);
+    if (length < 0 || (size_t)length >= sizeof path)
+        return -EINVAL;
+    cleanup_fd int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    size_t size = strlen(step->strings[1]);
+    ssize_t written = write(fd, step->strings[1], size);
+    if (written < 0)
+        return -errno;
+    return (size_t)written == size ? 0 : -EIO;
+}
+
+/*
+ * Raw calls: a libc's set*id would signal the other threads of a process that
+ * has none. blob: list of uint32 gids.
+ */
+int op_setgroups(const struct step *step, struct context *context)
+{
+    (void)context;
+    if (step->length % sizeof(uint32_t))
+        return -EINVAL;
+    return (int)sys_result(
+        syscall(SYS_setgroups, step->length / sizeof(uint32_t), step->length ? step->data : NULL));
+}
+
+int op_setgid(const struct step *step, struct context *context)
+{
+    (void)context;
+    long gid = (long)step->arg[0];
+    return (int)sys_result(syscall(SYS_setresgid, gid, gid, gid));
+}
+
+/* Also clears the parent-death signal and the dumpable flag (prctl(2)). */
+int op_setuid(const struct step *step, struct context *context)
+{
+    (void)context;
+    long uid = (long)step->arg[0];
+    return (int)sys_result(syscall(SYS_setresuid, uid, uid, uid));
+}
+
+/* arg: SECBIT_* (capabilities(7)) */
+int op_securebits(const struct step *step, struct context *context)
+{
+    (void)context;
+    return (int)sys_result(prctl(PR_SET_SECUREBITS, (unsigned long)step->arg[0], 0, 0, 0));
+}
+
+/* Empty the bounding set: up to the kernel's last capability, which is where EINVAL comes from. */
+int op_drop_bounding(const struct step *step, struct context *context)
+{
+    (void)step;
+    (void)context;
+    for (unsigned long capability = 0; capability < 64; capability++) {
+        if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0)
+            continue;
+        return errno == EINVAL && capability > 0 ? 0 : -errno;
+    }
+    return 0;
+}
+
+/* arg: mask for effective, permitted and inheritable. Ambient goes with inheritable. */
+int op_capset(const struct step *step, struct context *context)
+{
+    (void)context;
+    struct cap_header header = {.version = CAPABILITY_VERSION_3};
+    uint32_t low = (uint32_t)step->arg[0], high = (uint32_t)((uint64_t)step->arg[0] >> 32);
+    struct cap_data data[2] = {{low, low, low}, {high, high, high}};
+    return (int)sys_result(syscall(SYS_capset, &header, data));
+}

@@ -1,0 +1,130 @@
+/*
+ * keeper: the helper process of run-sandboxed. Theory of operation:
+ *
+ *   grader (Python) -- control socket, fd 3 -- keeper -- program
+ *                                                 \----- init
+ *
+ * keeper   one per sandbox, started by posix_spawn; outside the pid namespace,
+ *          inside all others; forks each program, watches it, kills and reaps it.
+ * init     pid 1 of the sandbox (init.c); has made its mounts; reaps orphans.
+ * program  what the user asked for; pid 2 or later; never trusted.
+ *
+ * A request (wire.h) carries a plan: a list of steps (plan.c decodes, steps.c
+ * executes), each one or a few system calls. START makes a sandbox (box.c), RUN
+ * runs a program in it (run.c, watch.c). One thread, no allocation between fork
+ * and exec, no text to parse but the kernel's own.
+ *
+ * Death runs downhill: the control socket's end ends the keeper, the keeper's
+ * end ends init (its parent-death signal and its socket), and init's end makes
+ * the kernel kill whatever is left in the pid namespace.
+ */
+#define _GNU_SOURCE
+#include "run.h"
+#include "sys.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+
+enum { CONTROL_FD = 3 };
+
+static struct box box;
+
+static void describe(void)
+{
+    const char *separator = "";
+    printf("{\"version\": %d, \"magic\": %u, \"locations\": {", WIRE_VERSION, WIRE_MAGIC);
+#define SHOW(name, number) printf("%s\"" #name "\": %d", separator, number), separator = ", ";
+    LOCATIONS(SHOW)
+#undef SHOW
+    printf("}, \"ops\": [");
+    separator = "";
+#define SHOW(name, payload, strings, fd_args) \
+    printf("%s[\"" #name "\", \"" #payload "\", %d, %d]", separator, strings, fd_args), \
+        separator = ", ";
+    OPS(SHOW)
+#undef SHOW
+    printf("], \"phases\": [");
+    separator = "";
+#define SHOW(name) printf("%s\"" #name "\"", separator), separator = ", ";
+    PHASES(SHOW)
+    printf("], \"causes\": [");
+    separator = "";
+    CAUSES(SHOW)
+#undef SHOW
+    printf("], \"sizes\": {\"plan\": %zu, \"step\": %zu, \"request\": %zu, \"reply\": %zu}}\n",
+           sizeof(struct wire_plan), sizeof(struct wire_step), sizeof(struct wire_request),
+           sizeof(struct wire_reply));
+}
+
+/*
+ * Become independent of whoever started us: no inherited fds, no ignored or
+ * blocked signals (a program would inherit them), no terminal that could stop or
+ * interrupt us. SIGPIPE is blocked here and unblocked in each program.
+ */
+static int settle(void)
+{
+    sigset_t pipe_only;
+    sigemptyset(&pipe_only);
+    sigaddset(&pipe_only, SIGPIPE);
+    for (int number = 1; number < NSIG; number++)
+        (void)signal(number, SIG_DFL); /* EINVAL: KILL, STOP, and libc's own */
+    if (sigprocmask(SIG_SETMASK, &pipe_only, NULL) < 0)
+        return -errno;
+    (void)setsid(); /* EPERM: we lead a group already */
+    (void)syscall(SYS_close_range, CONTROL_FD + 1, ~0u, 0); /* ENOSYS: they are close-on-exec */
+    if (fcntl(CONTROL_FD, F_SETFD, FD_CLOEXEC) < 0)
+        return -errno;
+    return 0;
+}
+
+/* Returns 0, or -1 when the keeper is to end. */
+static int serve(struct frame *frame, struct report *report)
+{
+    struct wire_reply reply = reply_make(REPLY_REFUSED, frame->request.run_id);
+    int result = 0;
+    bool ran = false;
+    if (frame->request.kind == REQUEST_START && !box.started)
+        result = box_start(&box, frame, report, &reply);
+    else if (frame->request.kind == REQUEST_RUN && box.damaged) {
+        reply = box.damage;
+        reply.run_id = frame->request.run_id;
+    } else if (frame->request.kind == REQUEST_RUN && box.started) {
+        result = run_program(&box, frame, CONTROL_FD, report, &reply);
+        ran = true;
+    } else if (frame->request.kind == REQUEST_KILL)
+        return 0; /* it came too late: the run has ended by itself */
+    if (reply_send(CONTROL_FD, &reply) < 0)
+        return -1;
+    if (ran && result == 0)
+        box_clean(&box); /* while the grader reads the reply */
+    return result;
+}
+
+int main(int argc, char **argv)
+{
+    static struct frame frame;
+    if (argc == 2 && strcmp(argv[1], "--describe") == 0) {
+        describe();
+        return fflush(stdout) == 0 ? 0 : 1;
+    }
+    if (argc != 1 || fcntl(CONTROL_FD, F_GETFD) < 0) {
+        (void)fprintf(stderr, "keeper: a part of run-sandboxed, which starts it with a socket\n");
+        return 2;
+    }
+    struct report *report = mmap(NULL, sizeof *report, PROT_READ | PROT_WRITE,
+                                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (report == MAP_FAILED || settle() < 0)
+        return 1;
+    while (frame_receive(CONTROL_FD, &frame) > 0) {
+        int result = serve(&frame, report);
+        frame_release(&frame);
+        if (result < 0)
+            break;
+    }
+    box_end(&box);
+    return 0;
+}

@@ -1,0 +1,201 @@
+/*
+ * Operations on the file system and the mount tree.
+ *
+ * What is bound is first opened as a detached tree (open_tree): as root by the
+ * keeper, which can reach files that the sandbox's own ids cannot; else by init.
+ * Targets are made and mounted on after pivot_root, so no path in them, not
+ * even a planted symlink, leads out of the new root.
+ */
+#define _GNU_SOURCE
+#include "steps.h"
+#include "sys.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mount.h>
+
+static const char *or_null(const char *text)
+{
+    return *text ? text : NULL;
+}
+
+static bool slot_valid(int64_t slot)
+{
+    return slot >= 0 && slot < WIRE_SLOTS_MAX;
+}
+
+/* arg: slot, recursive?, optional? */
+int op_open_tree(const struct step *step, struct context *context)
+{
+    if (!slot_valid(step->arg[0]))
+        return -EINVAL;
+    unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
+    if (step->arg[1])
+        flags |= AT_RECURSIVE_FLAG;
+    long fd = sys_result(syscall(SYS_open_tree, AT_FDCWD, step->strings[0], flags));
+    if (fd == -ENOENT && step->arg[2])
+        return 0; /* move_mount sees the empty slot */
+    if (fd < 0)
+        return (int)fd;
+    context->slots[step->arg[0]] = (int)fd;
+    return 0;
+}
+
+/* arg: slot, attributes to set, attributes to clear. Always recursive and private. */
+int op_mount_setattr(const struct step *step, struct context *context)
+{
+    if (!slot_valid(step->arg[0]))
+        return -EINVAL;
+    int fd = context->slots[step->arg[0]];
+    if (fd < 0)
+        return 0;
+    struct mount_attr_v0 attributes = {
+        .attr_set = (uint64_t)step->arg[1],
+        .attr_clr = (uint64_t)step->arg[2],
+        .propagation = MS_PRIVATE, /* a clone stays in its peer group otherwise */
+    };
+    return (int)sys_result(syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH | AT_RECURSIVE_FLAG,
+                                   &attributes, sizeof attributes));
+}
+
+/* Make the node that a bind needs: a directory for a directory, else a file. */
+static int make_target(int tree, const char *target)
+{
+    struct stat source;
+    if (fstat(tree, &source) < 0)
+        return -errno;
+    long made = S_ISDIR(source.st_mode) ? mkdir(target, 0755)
+                                        : mknod(target, S_IFREG | 0644, 0);
+    if (made < 0 && errno != EEXIST)
+        return -errno;
+    return 0;
+}
+
+/* arg: slot. Does nothing when the slot is empty: its source was optional. */
+int op_move_mount(const struct step *step, struct context *context)
+{
+    if (!slot_valid(step->arg[0]))
+        return -EINVAL;
+    int *fd = &context->slots[step->arg[0]];
+    if (*fd < 0)
+        return 0;
+    int result = make_target(*fd, step->strings[0]);
+    if (result == 0)
+        result = (int)sys_result(syscall(SYS_move_mount, *fd, "", AT_FDCWD, step->strings[0],
+                                         MOVE_MOUNT_F_EMPTY_PATH));
+    close_fd(fd);
+    return result;
+}
+
+/* arg: flags; strings: source, target, file system, data */
+int op_mount(const struct step *step, struct context *context)
+{
+    (void)context;
+    return (int)sys_result(mount(or_null(step->strings[0]), step->strings[1],
+                                 or_null(step->strings[2]), (unsigned long)step->arg[0],
+                                 or_null(step->strings[3])));
+}
+
+int op_umount(const struct step *step, struct context *context)
+{
+    (void)context;
+    return (int)sys_result(umount2(step->strings[0], (int)step->arg[0]));
+}
+
+int op_pivot_root(const struct step *step, struct context *context)
+{
+    (void)context;
+    return (int)sys_result(syscall(SYS_pivot_root, step->strings[0], step->strings[1]));
+}
+
+/* arg: mode, must it be new? */
+int op_mkdir(const struct step *step, struct context *context)
+{
+    (void)context;
+    if (mkdir(step->strings[0], (mode_t)step->arg[0]) == 0)
+        return (int)sys_result(chmod(step->strings[0], (mode_t)step->arg[0])); /* umask */
+    return errno == EEXIST && !step->arg[1] ? 0 : -errno;
+}
+
+/* arg: mode and type, device */
+int op_mknod(const struct step *step, struct context *context)
+{
+    (void)context;
+    return (int)sys_result(
+        mknod(step->strings[0], (mode_t)step->arg[0], (dev_t)step->arg[1]));
+}
+
+int op_rmdir(const struct step *step, struct context *context)
+{
+    (void)context;
+    return (int)sys_result(rmdir(step->strings[0]));
+}
+
+int op_symlink(const struct step *step, struct context *context)
+{
+    (void)context;
+    return (int)sys_result(symlink(step->strings[0], step->strings[1]));
+}
+
+/* arg: mode. Creates the file; O_EXCL: never writes through what is there already. */
+int op_write_file(const struct step *step, struct context *context)
+{
+    (void)context;
+    cleanup_fd int fd =
+        open(step->strings[0], O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -errno;
+    size_t done = 0;
+    while (done < step->length) {
+        ssize_t written = write(fd, step->data + done, step->length - done);
+        if (written < 0)
+            return -errno;
+        done += (size_t)written;
+    }
+    return (int)sys_result(fchmod(fd, (mode_t)step->arg[0]));
+}
+
+static bool same_time(struct timespec a, struct timespec b)
+{
+    return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+/*
+ * Any creation, removal, chmod or xattr in the root of a tmpfs changes one of
+ * these; files below it need a directory in it, which changes them too. The size
+ * of a tmpfs directory counts its entries, so even a change within one tick of
+ * the clock shows, if it left anything.
+ */
+static bool untouched(const struct stat *now, const struct stat *then)
+{
+    return now->st_dev == then->st_dev && now->st_ino == then->st_ino &&
+           now->st_mode == then->st_mode && now->st_nlink == then->st_nlink &&
+           now->st_size == then->st_size && same_time(now->st_ctim, then->st_ctim) &&
+           same_time(now->st_mtim, then->st_mtim);
+}
+
+/*
+ * Give the next run an empty tmpfs: mount a new one if the old one was used.
+ * arg: flags, number of the tmpfs; strings: target, data. The first time, only
+ * look: it has just been mounted.
+ */
+int op_keep_fresh(const struct step *step, struct context *context)
+{
+    if (!slot_valid(step->arg[1]))
+        return -EINVAL;
+    struct fresh *fresh = &context->fresh[step->arg[1]];
+    const char *target = step->strings[0];
+    struct stat now;
+    if (stat(target, &now) < 0)
+        return -errno;
+    if (fresh->recorded) {
+        if (untouched(&now, &fresh->when_mounted))
+            return 0;
+        if (umount2(target, MNT_DETACH) < 0 ||
+            mount("tmpfs", target, "tmpfs", (unsigned long)step->arg[0], step->strings[1]) < 0 ||
+            stat(target, &now) < 0)
+            return -errno;
+    }
+    *fresh = (struct fresh){.recorded = true, .when_mounted = now};
+    return 0;
+}

@@ -1,0 +1,168 @@
+/*
+ * One run: fork, the PROGRAM steps and exec in the child; in the keeper a loop
+ * over what can happen (watch.c), then the end of everything that the program
+ * left behind, and the figures.
+ */
+#define _GNU_SOURCE
+#include "run.h"
+
+#include "sys.h"
+#include "watch.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+static int64_t timeval_ns(struct timeval time)
+{
+    return (int64_t)time.tv_sec * NS_PER_S + (int64_t)time.tv_usec * 1000;
+}
+
+static _Noreturn void program_main(const struct plan *plan, struct context *context)
+{
+    (void)steps_run(plan, PHASE_PROGRAM, context); /* only returns if a step failed */
+    _exit(127);
+}
+
+static void reply_failure(struct wire_reply *reply, enum location location, int error)
+{
+    reply->kind = REPLY_FAILED;
+    reply->location = (int)location;
+    reply->error = error;
+}
+
+/* Make pipes and sockets, fork. Returns 0 or -1 with *reply filled. */
+static int launch(struct watch *watch, struct frame *frame, const struct plan *plan,
+                  struct report *report, struct wire_reply *reply)
+{
+    struct context context = {
+        .fds = frame->fds,
+        .fd_count = frame->fd_count,
+        .pipes = {-1, -1},
+        .sync = -1,
+        .report = report,
+    };
+    int sync[2] = {-1, -1}, notify[2] = {-1, -1};
+    int error = capture_open(&watch->capture, frame, context.pipes);
+    if (error == 0 && steps_have(plan, OP_sync) &&
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) < 0)
+        error = -errno;
+    if (error == 0 && (frame->request.flags & REQUEST_NOTIFY_EXEC) && pipe2(notify, O_CLOEXEC) < 0)
+        error = -errno;
+    if (error < 0)
+        reply_failure(reply, LOCATION_PIPE, -error);
+    else {
+        context.sync = sync[1];
+        watch->started_ns = clock_ns(CLOCK_MONOTONIC);
+        watch->program = fork_pidfd(0, &watch->pidfd);
+        if (watch->program == 0)
+            program_main(plan, &context);
+        if (watch->program < 0)
+            reply_failure(reply, LOCATION_CLONE, error = (int)-watch->program);
+    }
+    watch->sync = sync[0];
+    watch->notify = notify[0];
+    close_fd(&sync[1]);
+    close_fd(&notify[1]);
+    close_fd(&context.pipes[0]);
+    close_fd(&context.pipes[1]);
+    return error ? -1 : 0;
+}
+
+static void fill_figures(struct wire_reply *reply, const struct watch *watch,
+                         const struct report *report)
+{
+    const struct rusage *usage = &watch->usage;
+    reply->status = watch->status;
+    reply->cause = (int)watch->cause;
+    reply->pid = watch->program;
+    reply->setup_ns = report->exec_ns - watch->started_ns;
+    reply->wall_ns = watch->ended_ns - report->exec_ns;
+    reply->setup_cpu_ns =
+        report->cpu_at_enter_ns ? report->cpu_at_exec_ns - report->cpu_at_enter_ns : 0;
+    reply->user_ns = timeval_ns(usage->ru_utime) + atomic_load(&report->orphans_user_ns);
+    reply->system_ns = timeval_ns(usage->ru_stime) + atomic_load(&report->orphans_system_ns);
+    /* The kernel splits precise run time into the two by ticks: take ours off either. */
+    int64_t ours = report->cpu_at_exec_ns;
+    int64_t from_system = ours < reply->system_ns ? ours : reply->system_ns;
+    reply->system_ns -= from_system;
+    reply->user_ns -= ours - from_system < reply->user_ns ? ours - from_system : reply->user_ns;
+    reply->memory_bytes = watch->memory_peak;
+    reply->max_rss_bytes = (int64_t)usage->ru_maxrss * 1024;
+    reply->page_faults_major = usage->ru_majflt;
+    reply->page_faults_minor = usage->ru_minflt;
+    reply->switches_voluntary = usage->ru_nvcsw;
+    reply->switches_involuntary = usage->ru_nivcsw;
+    for (int i = 0; i < 2; i++)
+        reply->stream_bytes[i] = watch->capture.stream[i].seen;
+}
+
+/* What the end of the program means: its own end, or that of its set-up. */
+static void conclude(struct wire_reply *reply, const struct watch *watch,
+                     const struct report *report)
+{
+    int state = atomic_load(&report->state);
+    if (watch->aborted)
+        reply->kind = REPLY_ABORTED;
+    else if (state == REPORT_FAILED) {
+        reply->kind = REPLY_FAILED;
+        reply->location = report->location;
+        reply->error = report->error;
+        reply->index = report->index;
+        reply->step = report->step;
+    } else if (watch->error < 0)
+        reply_failure(reply, watch->error_location, -watch->error);
+    else if (state == REPORT_SETUP && watch->cause == CAUSE_NONE)
+        reply_failure(reply, LOCATION_CLONE, EPIPE); /* killed before it could say anything */
+    else
+        fill_figures(reply, watch, report);
+}
+
+/* A START's process that was killed counts with the box; the box must not be used again. */
+static void finish(struct watch *watch, struct box *box)
+{
+    bool left = !watch_tree_empty(watch);
+    int error = left || box->kills_asked ? box_empty(box) : 0;
+    if (error < 0)
+        watch_fail(watch, LOCATION_INIT, error);
+    for (int i = 0; i < 2; i++) {
+        struct stream *stream = &watch->capture.stream[i];
+        int64_t before;
+        do { /* nobody writes any more: until there is nothing left */
+            before = stream->seen;
+            error = capture_drain(stream);
+        } while (error == 0 && stream->seen != before);
+        if (error < 0)
+            watch_fail(watch, LOCATION_PIPE, error);
+    }
+    watch_output(watch);
+}
+
+int run_program(struct box *box, struct frame *frame, int control, struct report *report,
+                struct wire_reply *reply)
+{
+    struct plan plan;
+    *reply = reply_make(REPLY_EXITED, frame->request.run_id);
+    if (plan_decode(&plan, frame->plan, frame->request.plan_bytes, frame->fd_count,
+                    &reply->step) < 0 ||
+        !watch_valid(&frame->request.watch, frame->fd_count)) {
+        reply->kind = REPLY_REFUSED;
+        plan_free(&plan);
+        return 0;
+    }
+    memset(report, 0, sizeof *report);
+    struct watch watch;
+    watch_init(&watch, box, frame, control, report);
+    int gone = 0;
+    if (launch(&watch, frame, &plan, report, reply) == 0) {
+        gone = watch_program(&watch);
+        finish(&watch, box);
+        conclude(reply, &watch, report);
+    }
+    watch_close(&watch);
+    plan_free(&plan);
+    return gone;
+}

@@ -1,0 +1,66 @@
+/*
+ * The interpreter of plans: one function an operation, one loop that turns a
+ * failure into (location, errno, index).
+ */
+#pragma once
+
+#include "plan.h"
+
+#include <stdatomic.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+enum report_state { REPORT_SETUP, REPORT_EXEC, REPORT_FAILED };
+
+/*
+ * One page shared with init and with the program until its exec. A failing step
+ * is told by writing here, not by a message: writing memory cannot fail, works
+ * under any seccomp filter, and wakes nobody up.
+ */
+struct report {
+    _Atomic int state;
+    int location;
+    int error;
+    int index;
+    int step;
+    pid_t pid_inside; /* the program's pid in its namespace */
+    int64_t exec_ns;                 /* CLOCK_MONOTONIC just before exec (and the filter) */
+    int64_t cpu_at_enter_ns;         /* own CPU time when it entered its cgroups */
+    int64_t cpu_at_exec_ns;          /* and at exec: what lies between is ours */
+    _Atomic int64_t orphans_user_ns; /* of what init has reaped, since it last answered */
+    _Atomic int64_t orphans_system_ns;
+};
+
+/* A tmpfs as it was when it was mounted, to see whether a run has touched it. */
+struct fresh {
+    bool recorded;
+    struct stat when_mounted;
+};
+
+/* What the steps work on. Index -1 in an fd argument gives -1. */
+struct context {
+    int *fds; /* what came with the frame */
+    unsigned fd_count;
+    int slots[WIRE_SLOTS_MAX]; /* detached mounts, -1 where there is none */
+    struct fresh fresh[WIRE_SLOTS_MAX];
+    pid_t target; /* MAPS: whose id maps */
+    int pipes[2]; /* write ends for captured stdout and stderr, or -1 */
+    int sync;     /* rendezvous with the keeper before exec, or -1 */
+    const char **argv;
+    const char **envp;
+    struct report *report;
+};
+
+#define OP_PROTOTYPE(name, payload, strings, fd_args) \
+    int op_##name(const struct step *step, struct context *context);
+OPS(OP_PROTOTYPE)
+#undef OP_PROTOTYPE
+
+/* Run the plan's steps of one phase. Returns 0, or -1 with context->report filled. */
+int steps_run(const struct plan *plan, enum phase phase, struct context *context);
+
+bool steps_have(const struct plan *plan, enum op op);
+
+/* Note the moment of exec, once. Called before a filter could refuse the clock. */
+void report_exec(struct report *report);
+void report_failure(struct report *report, enum location location, int error, int index, int step);

@@ -1,0 +1,78 @@
+/*
+ * Kernel interfaces that a libc may not know yet, scope-bound fds, small
+ * helpers. Constants are from the kernel's uapi headers; they are repeated here
+ * so that the build needs none of them (musl-gcc does not find them).
+ */
+#pragma once
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424
+#endif
+#ifndef SYS_open_tree
+#define SYS_open_tree 428
+#define SYS_move_mount 429
+#endif
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+#ifndef SYS_mount_setattr
+#define SYS_mount_setattr 442
+#endif
+
+#define OPEN_TREE_CLONE 1u
+#define OPEN_TREE_CLOEXEC 02000000u /* O_CLOEXEC */
+#define AT_RECURSIVE_FLAG 0x8000u
+#define MOVE_MOUNT_F_EMPTY_PATH 4u
+#define CLOSE_RANGE_CLOEXEC_FLAG 4u
+
+#define CLONE_NEWTIME_FLAG 0x00000080u
+#define CLONE_PIDFD_FLAG 0x00001000u
+#define CLONE_NEWNS_FLAG 0x00020000u
+#define CLONE_NEWUSER_FLAG 0x10000000u
+#define CLONE_NEWPID_FLAG 0x20000000u
+#define CLONE_NEW_ALL 0x7e020000u /* ns, cgroup, uts, ipc, user, pid, net */
+
+#define NS_PER_S 1000000000ll
+
+struct mount_attr_v0 {
+    uint64_t attr_set;
+    uint64_t attr_clr;
+    uint64_t propagation;
+    uint64_t userns_fd;
+};
+
+/* What a system call returned, as 0 or more, or -errno. */
+static inline long sys_result(long value)
+{
+    return value < 0 ? -(long)errno : value;
+}
+
+static inline void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        (void)close(*fd); /* Linux frees the fd whatever close returns */
+    *fd = -1;
+}
+
+#define cleanup_fd __attribute__((cleanup(close_fd)))
+
+static inline int64_t clock_ns(clockid_t clock)
+{
+    struct timespec now;
+    if (clock_gettime(clock, &now) < 0)
+        return 0;
+    return (int64_t)now.tv_sec * NS_PER_S + now.tv_nsec;
+}
+
+static inline struct timespec timespec_of(int64_t ns)
+{
+    return (struct timespec){.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
+}

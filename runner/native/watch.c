@@ -1,0 +1,330 @@
+/*
+ * The keeper while a program runs: one poll over the program's pidfd, the
+ * control socket, init, and the captured streams, until the earliest time at
+ * which a limit could be reached. There is no tick: CPU time cannot grow faster
+ * than the number of CPUs, so the next look is due at (limit - used) / cpus.
+ *
+ * Whoever ends the program writes down why (enum cause), once; a signal number
+ * alone says nothing about who sent it.
+ */
+#define _GNU_SOURCE
+#include "watch.h"
+
+#include "follow.h"
+#include "sys.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#define MS_NS 1000000ll
+
+enum {
+    LOOK_MIN_NS = 500 * 1000, /* never look more often than this */
+    FOLLOW_NS = 5 * 1000 * 1000,
+    FOLLOW_SHARE = 10, /* following a large tree takes at most a tenth of a CPU */
+    CPU_NOISE_NS = 200 * 1000,
+};
+
+static bool fd_index_valid(int32_t index, unsigned fd_count)
+{
+    return index >= -1 && index < (int32_t)fd_count;
+}
+
+bool watch_valid(const struct wire_watch *limits, unsigned fd_count)
+{
+    return fd_index_valid(limits->sink[0], fd_count) && fd_index_valid(limits->sink[1], fd_count) &&
+           fd_index_valid(limits->cpu_fd, fd_count) && fd_index_valid(limits->procs_fd, fd_count) &&
+           limits->cpus > 0 && limits->cpus <= 65536 && limits->wall_ns >= 0 &&
+           limits->cpu_ns >= 0 && limits->idle_ns >= 0 && limits->memory_bytes >= 0 &&
+           limits->output_bytes >= 0;
+}
+
+/* cpuacct.usage is one number in ns; cpu.stat begins with "usage_usec N". */
+static int64_t read_cpu_ns(int fd, int format)
+{
+    char text[64];
+    ssize_t got = pread(fd, text, sizeof text - 1, 0);
+    if (got <= 0)
+        return -1;
+    text[got] = 0;
+    if (format == CPU_FORMAT_NS)
+        return strtoll(text, NULL, 10);
+    const char *key = "usage_usec ";
+    return strncmp(text, key, strlen(key)) ? -1 : strtoll(text + strlen(key), NULL, 10) * 1000;
+}
+
+void watch_init(struct watch *watch, struct box *box, const struct frame *frame, int control,
+                const struct report *report)
+{
+    const struct wire_watch *limits = &frame->request.watch;
+    *watch = (struct watch){
+        .box = box,
+        .limits = limits,
+        .report = report,
+        .run_id = frame->request.run_id,
+        .control = control,
+        .cpu_fd = limits->cpu_fd < 0 ? -1 : frame->fds[limits->cpu_fd],
+        .procs_fd = limits->procs_fd < 0 ? -1 : frame->fds[limits->procs_fd],
+        .follow = frame->request.flags & REQUEST_FOLLOW,
+        .program = -1,
+        .pidfd = -1,
+        .sync = -1,
+        .notify = -1,
+        .memory_peak = -1,
+    };
+    if (watch->cpu_fd >= 0)
+        watch->cpu_base_ns = read_cpu_ns(watch->cpu_fd, limits->cpu_format);
+}
+
+void watch_close(struct watch *watch)
+{
+    close_fd(&watch->pidfd);
+    close_fd(&watch->sync);
+    close_fd(&watch->notify);
+    capture_close(&watch->capture);
+}
+
+/* The program at once, all else through init, which misses nobody. */
+static void kill_tree(struct watch *watch)
+{
+    if (!watch->reaped)
+        (void)syscall(SYS_pidfd_send_signal, watch->pidfd, SIGKILL, NULL, 0);
+    if (watch->box->has_init)
+        box_kill(watch->box);
+    else if (watch->program > 0)
+        (void)kill(-watch->program, SIGKILL); /* its process group, if it has made one */
+}
+
+static void end_because(struct watch *watch, enum cause cause)
+{
+    if (watch->cause != CAUSE_NONE || watch->error < 0)
+        return;
+    watch->cause = cause;
+    kill_tree(watch);
+}
+
+void watch_fail(struct watch *watch, enum location location, int error)
+{
+    if (watch->error < 0)
+        return;
+    watch->error = error;
+    watch->error_location = location;
+    kill_tree(watch);
+}
+
+bool watch_tree_empty(const struct watch *watch)
+{
+    char text[2];
+    if (watch->procs_fd < 0)
+        return false;
+    ssize_t got = pread(watch->procs_fd, text, sizeof text, 0);
+    return got == 0 || (got > 0 && text[0] == '0');
+}
+
+void watch_output(struct watch *watch)
+{
+    const struct stream *stream = watch->capture.stream;
+    int64_t total = (stream[0].seen > 0 ? stream[0].seen : 0) +
+                    (stream[1].seen > 0 ? stream[1].seen : 0);
+    if (watch->limits->output_bytes && total > watch->limits->output_bytes)
+        end_because(watch, CAUSE_OUTPUT);
+}
+
+/* Look at what the tree has used. Returns 0 or -errno. */
+static int measure(struct watch *watch, int64_t now)
+{
+    int64_t ours = watch->report->cpu_at_exec_ns;
+    if (watch->cpu_fd >= 0) {
+        int64_t used = read_cpu_ns(watch->cpu_fd, watch->limits->cpu_format);
+        if (used < 0)
+            return -EIO; /* the group is gone */
+        watch->cpu_used_ns = used - watch->cpu_base_ns -
+                             (ours ? ours - watch->report->cpu_at_enter_ns : 0);
+    } else {
+        struct tree_usage tree;
+        int error = follow_tree(watch->box->proc, watch->program, watch->report->pid_inside,
+                                watch->report, &tree);
+        if (error < 0)
+            return error;
+        watch->cpu_used_ns = tree.cpu_ns - ours;
+        if (tree.memory_bytes > watch->memory_peak)
+            watch->memory_peak = tree.memory_bytes;
+    }
+    watch->cpu_checked_ns = now;
+    return 0;
+}
+
+static void check_idle(struct watch *watch, int64_t now)
+{
+    if (watch->active_ns == 0 || watch->cpu_used_ns - watch->active_cpu_ns > CPU_NOISE_NS) {
+        watch->active_ns = now;
+        watch->active_cpu_ns = watch->cpu_used_ns;
+    } else if (watch->limits->idle_ns && now - watch->active_ns >= watch->limits->idle_ns)
+        end_because(watch, CAUSE_IDLE_TIME);
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* When is the tree to be looked at again? After the last look, which took `took`. */
+static int64_t next_look(const struct watch *watch, int64_t now, int64_t took)
+{
+    const struct wire_watch *limits = watch->limits;
+    int64_t next = INT64_MAX;
+    if (limits->cpu_ns)
+        next = now + (limits->cpu_ns - watch->cpu_used_ns) / limits->cpus;
+    if (limits->idle_ns)
+        next = earlier(next, now + limits->idle_ns / 8);
+    if (watch->follow && (limits->memory_bytes || limits->cpu_ns))
+        next = earlier(next, now + FOLLOW_NS);
+    int64_t least = took * FOLLOW_SHARE;
+    least = now + (watch->follow && least > LOOK_MIN_NS ? least : LOOK_MIN_NS);
+    return next < least ? least : next;
+}
+
+/* Check every limit; returns the time of the next check. */
+static int64_t check_limits(struct watch *watch)
+{
+    const struct wire_watch *limits = watch->limits;
+    int64_t now = clock_ns(CLOCK_MONOTONIC), next = INT64_MAX;
+    bool exec = atomic_load(&watch->report->state) == REPORT_EXEC;
+    if (limits->wall_ns) {
+        int64_t end = (exec ? watch->report->exec_ns : now) + limits->wall_ns;
+        if (now >= end)
+            end_because(watch, CAUSE_WALL_TIME);
+        next = end;
+    }
+    if (limits->cpu_ns || limits->idle_ns || (watch->follow && limits->memory_bytes)) {
+        int error = exec ? measure(watch, now) : 0;
+        if (error < 0)
+            watch_fail(watch, LOCATION_WATCH, error);
+        if (limits->cpu_ns && watch->cpu_used_ns >= limits->cpu_ns)
+            end_because(watch, CAUSE_CPU_TIME);
+        if (limits->memory_bytes && watch->memory_peak > limits->memory_bytes)
+            end_because(watch, CAUSE_MEMORY);
+        if (exec)
+            check_idle(watch, now);
+        int64_t after = clock_ns(CLOCK_MONOTONIC);
+        next = earlier(next, next_look(watch, after, after - now));
+    }
+    return next;
+}
+
+static void on_control(struct watch *watch)
+{
+    static struct frame frame;
+    int result = frame_receive(watch->control, &frame);
+    if (result <= 0) {
+        watch->gone = true; /* or talks nonsense, which ends it too */
+        kill_tree(watch);
+        return;
+    }
+    char word = 0;
+    bool abort = frame.request.flags & REQUEST_ABORT;
+    if (frame.request.kind == REQUEST_KILL && frame.request.run_id == watch->run_id)
+        end_because(watch, CAUSE_CANCELLED);
+    else if (frame.request.kind == REQUEST_SYNC && abort) {
+        watch->aborted = true;
+        kill_tree(watch);
+    } else if (frame.request.kind == REQUEST_SYNC && watch->sync >= 0)
+        (void)send(watch->sync, &word, 1, MSG_NOSIGNAL); /* fails if it has died: seen at its end */
+    frame_release(&frame);
+}
+
+static void tell(struct watch *watch, enum reply_kind kind)
+{
+    struct wire_reply reply = reply_make(kind, watch->run_id);
+    reply.pid = watch->program;
+    if (reply_send(watch->control, &reply) < 0) {
+        watch->gone = true;
+        kill_tree(watch);
+    }
+}
+
+/* The program waits before its exec: the grader's callback is due. */
+static void on_sync(struct watch *watch)
+{
+    char word;
+    if (recv(watch->sync, &word, 1, MSG_DONTWAIT) == 1)
+        tell(watch, REPLY_SYNC);
+    else
+        close_fd(&watch->sync); /* it has exec'ed or died */
+}
+
+/* Our end of a close-on-exec pipe has ended: exec, or the end of the child. */
+static void on_notify(struct watch *watch)
+{
+    close_fd(&watch->notify);
+    if (atomic_load(&watch->report->state) == REPORT_EXEC)
+        tell(watch, REPLY_RUNNING);
+}
+
+static void on_exit(struct watch *watch)
+{
+    if (wait4(watch->program, &watch->status, 0, &watch->usage) == watch->program) {
+        watch->ended_ns = clock_ns(CLOCK_MONOTONIC);
+        watch->reaped = true;
+    } else if (errno != EINTR) {
+        watch->reaped = true;
+        watch_fail(watch, LOCATION_WATCH, -errno);
+    }
+}
+
+static void on_stream(struct watch *watch, struct stream *stream)
+{
+    int error = capture_drain(stream);
+    if (error < 0) {
+        close_fd(&stream->source);
+        watch_fail(watch, LOCATION_PIPE, error);
+    }
+    watch_output(watch);
+}
+
+static bool ready(const struct pollfd *fd)
+{
+    return fd->revents != 0;
+}
+
+int watch_program(struct watch *watch)
+{
+    enum { PROGRAM, CONTROL, INIT, SYNC, NOTIFY, STDOUT, STDERR, FDS };
+    while (!watch->reaped) {
+        int64_t next = check_limits(watch);
+        bool ending = watch->cause != CAUSE_NONE || watch->error < 0 || watch->gone;
+        int64_t wait_ns = next - clock_ns(CLOCK_MONOTONIC);
+        struct timespec timeout = timespec_of(wait_ns > 0 ? wait_ns : 0);
+        struct pollfd fds[FDS] = {
+            [PROGRAM] = {.fd = watch->pidfd, .events = POLLIN},
+            [CONTROL] = {.fd = watch->gone ? -1 : watch->control, .events = POLLIN},
+            [INIT] = {.fd = watch->box->init_pidfd, .events = POLLIN},
+            [SYNC] = {.fd = watch->sync, .events = POLLIN},
+            [NOTIFY] = {.fd = watch->notify, .events = POLLIN},
+            [STDOUT] = {.fd = watch->capture.stream[0].source, .events = POLLIN},
+            [STDERR] = {.fd = watch->capture.stream[1].source, .events = POLLIN},
+        };
+        if (watch->error < 0)
+            fds[INIT].fd = -1; /* it has ended and stays ready */
+        if (ppoll(fds, FDS, next == INT64_MAX || ending ? NULL : &timeout, NULL) <= 0)
+            continue; /* a time has come, or EINTR */
+        if (ready(&fds[SYNC]))
+            on_sync(watch);
+        if (ready(&fds[NOTIFY]))
+            on_notify(watch);
+        for (int i = 0; i < 2; i++)
+            if (ready(&fds[STDOUT + i]))
+                on_stream(watch, &watch->capture.stream[i]);
+        if (ready(&fds[CONTROL]))
+            on_control(watch);
+        if (ready(&fds[PROGRAM]))
+            on_exit(watch);
+        else if (ready(&fds[INIT]))
+            watch_fail(watch, LOCATION_INIT, -ECHILD);
+    }
+    return watch->gone ? -1 : 0;
+}

@@ -1,0 +1,57 @@
+/* What happens while a program runs, and what we do about it. */
+#pragma once
+
+#include "box.h"
+#include "capture.h"
+
+#include <sys/resource.h>
+
+struct watch {
+    struct box *box;
+    const struct wire_watch *limits;
+    const struct report *report;
+    struct capture capture;
+    uint64_t run_id;
+    int control;
+    int cpu_fd;
+    int procs_fd;
+    bool follow;
+    pid_t program;
+    int pidfd;
+    int sync;   /* rendezvous with the program before its exec, or -1 */
+    int notify; /* ends when the program execs, or -1 */
+    enum cause cause;
+    bool aborted; /* the grader's sync callback has said no */
+    bool gone;    /* the grader has closed its end */
+    bool reaped;
+    int error; /* -errno of a failure of ours, and where */
+    enum location error_location;
+    int status;
+    struct rusage usage;
+    int64_t started_ns;
+    int64_t ended_ns;
+    int64_t cpu_base_ns;
+    int64_t cpu_checked_ns; /* when the tree was looked at last, and what it had used */
+    int64_t cpu_used_ns;
+    int64_t active_ns; /* when it was last seen to use CPU */
+    int64_t active_cpu_ns;
+    int64_t memory_peak; /* as seen by following, or -1 */
+};
+
+/* Are its fd indexes within what came with the frame? */
+bool watch_valid(const struct wire_watch *limits, unsigned fd_count);
+void watch_init(struct watch *watch, struct box *box, const struct frame *frame, int control,
+                const struct report *report);
+void watch_close(struct watch *watch);
+
+/* Returns when the program has been reaped: 0, or -1 if the grader has gone. */
+int watch_program(struct watch *watch);
+
+/* Does the program's cgroup say that nothing is left? Without one: no. */
+bool watch_tree_empty(const struct watch *watch);
+
+/* Note that we have failed, and kill the program. Only the first failure counts. */
+void watch_fail(struct watch *watch, enum location location, int error);
+
+/* Apply the output limit to what has been carried so far. */
+void watch_output(struct watch *watch);

@@ -1,0 +1,254 @@
+/*
+ * What Python and the keeper say to each other: operations, error locations,
+ * frames. This header is the one source of the numbers; `keeper --describe`
+ * prints them and a test compares Python's tables with it. See docs/wire.md.
+ *
+ * Both ends are the same machine, so integers travel in native byte order and
+ * the structs are laid out without padding.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#define WIRE_MAGIC 0x31585352u /* "RSX1" */
+#define WIRE_VERSION 1
+
+enum {
+    WIRE_FRAME_MAX = 48 * 1024,        /* a request with its inline plan */
+    WIRE_FDS_MAX = 253,                /* SCM_MAX_FD of the kernel */
+    WIRE_PLAN_MAX = 16 * 1024 * 1024,  /* a plan in a memfd: args and env are at most 6 MiB */
+    WIRE_STEPS_MAX = 1024,
+    WIRE_SLOTS_MAX = 256,
+    WIRE_ARGS = 4,
+};
+
+/* X(name, number): where a set-up can fail. 1 to 32 are go-sandbox's. */
+#define LOCATIONS(X)        \
+    X(CLONE, 1)             \
+    X(CLOSE_WRITE, 2)       \
+    X(UNSHARE_USER_READ, 3) \
+    X(GETPID, 4)            \
+    X(KEEP_CAPABILITY, 5)   \
+    X(SETGROUPS, 6)         \
+    X(SETGID, 7)            \
+    X(SETUID, 8)            \
+    X(DUP3, 9)              \
+    X(FCNTL, 10)            \
+    X(SETSID, 11)           \
+    X(IOCTL, 12)            \
+    X(MOUNT_ROOT, 13)       \
+    X(MOUNT_TMPFS, 14)      \
+    X(MOUNT_CHDIR, 15)      \
+    X(MOUNT, 16)            \
+    X(MOUNT_MKDIR, 17)      \
+    X(PIVOT_ROOT, 18)       \
+    X(UMOUNT, 19)           \
+    X(UNLINK, 20)           \
+    X(MOUNT_READONLY, 21)   \
+    X(CHDIR, 22)            \
+    X(SETRLIMIT, 23)        \
+    X(SET_NO_NEW_PRIVS, 24) \
+    X(DROP_CAPABILITY, 25)  \
+    X(SET_CAP, 26)          \
+    X(PTRACE_ME, 27)        \
+    X(STOP, 28)             \
+    X(SECCOMP, 29)          \
+    X(SYNC_WRITE, 30)       \
+    X(SYNC_READ, 31)        \
+    X(EXECVE, 32)           \
+    X(UNSHARE, 33)          \
+    X(SETNS, 34)            \
+    X(CGROUP, 35)           \
+    X(HOSTNAME, 36)         \
+    X(SYMLINK, 37)          \
+    X(FILE, 38)             \
+    X(MOUNT_SOURCE, 39)     \
+    X(MOUNT_ATTRIBUTES, 40) \
+    X(PARENT_DEATH, 41)     \
+    X(CLOSE_RANGE, 42)      \
+    X(SIGNALS, 43)          \
+    X(BOUNDING, 44)         \
+    X(INIT, 45)             \
+    X(CLEAN, 46)            \
+    X(PIPE, 47)             \
+    X(WATCH, 48)
+
+#define LOCATION_ENUM(name, number) LOCATION_##name = (number),
+enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
+#undef LOCATION_ENUM
+
+/*
+ * X(name, payload, strings, fd_args): the operations. Each is one function
+ * op_NAME in one of mounts.c, ids.c, confine.c, fds.c, process.c.
+ *   payload  NONE, STRINGS (`strings` of them, 0: any number), BLOB, or
+ *            STRING_BLOB (one string, then bytes)
+ *   fd_args  bit i: arg[i] is an index into the frame's fds, or -1
+ */
+#define OPS(X)                       \
+    X(open_tree, STRINGS, 1, 0)      \
+    X(move_mount, STRINGS, 1, 0)     \
+    X(mount_setattr, NONE, 0, 0)     \
+    X(mount, STRINGS, 4, 0)          \
+    X(umount, STRINGS, 1, 0)         \
+    X(pivot_root, STRINGS, 2, 0)     \
+    X(chdir, STRINGS, 1, 0)          \
+    X(mkdir, STRINGS, 1, 0)          \
+    X(mknod, STRINGS, 1, 0)          \
+    X(rmdir, STRINGS, 1, 0)          \
+    X(symlink, STRINGS, 2, 0)        \
+    X(write_file, STRING_BLOB, 1, 0) \
+    X(keep_fresh, STRINGS, 2, 0)     \
+    X(id_map, STRINGS, 2, 0)         \
+    X(hostname, STRINGS, 1, 0)       \
+    X(domainname, STRINGS, 1, 0)     \
+    X(unshare, NONE, 0, 0)           \
+    X(setsid, NONE, 0, 0)            \
+    X(parent_death, NONE, 0, 0)      \
+    X(umask, NONE, 0, 0)             \
+    X(rlimit, NONE, 0, 0)            \
+    X(enter_cgroup, NONE, 0, 1)      \
+    X(securebits, NONE, 0, 0)        \
+    X(drop_bounding, NONE, 0, 0)     \
+    X(capset, NONE, 0, 0)            \
+    X(setgroups, BLOB, 0, 0)         \
+    X(setgid, NONE, 0, 0)            \
+    X(setuid, NONE, 0, 0)            \
+    X(no_new_privs, NONE, 0, 0)      \
+    X(dumpable, NONE, 0, 0)          \
+    X(clear_fds, NONE, 0, 0)         \
+    X(place_fds, BLOB, 0, 0)         \
+    X(close_range, NONE, 0, 0)       \
+    X(signals, NONE, 0, 0)           \
+    X(sync, NONE, 0, 0)              \
+    X(seccomp, BLOB, 0, 0)           \
+    X(argv, STRINGS, 0, 0)           \
+    X(envp, STRINGS, 0, 0)           \
+    X(exec, STRINGS, 0, 0)
+
+#define OP_ENUM(name, payload, strings, fd_args) OP_##name,
+enum op { OPS(OP_ENUM) OP_END };
+#undef OP_ENUM
+
+/* Who executes a step, and when. X(name) */
+#define PHASES(X)                                                             \
+    X(EARLY)   /* keeper, before the namespaces exist: opens what init binds */ \
+    X(MAPS)    /* keeper, when init exists: its id maps */                    \
+    X(SETUP)   /* init, in the new namespaces */                              \
+    X(JOINED)  /* keeper, once it has joined them: inherited by each program */ \
+    X(PROGRAM) /* the program's process, before exec */                       \
+    X(CLEAN)   /* keeper, after each run */
+
+#define PHASE_ENUM(name) PHASE_##name,
+enum phase { PHASES(PHASE_ENUM) PHASE_END };
+#undef PHASE_ENUM
+
+/* A plan: this header, the steps, then `data_bytes` of payloads. */
+struct wire_plan {
+    uint32_t magic;
+    uint32_t step_count;
+    uint32_t data_bytes;
+    uint32_t reserved;
+};
+
+struct wire_step {
+    uint16_t op;
+    uint16_t location;
+    uint16_t phase;
+    uint16_t reserved;
+    int32_t index; /* in the list that the step belongs to, or -1 */
+    uint32_t strings;
+    uint32_t offset; /* of the payload, from the start of the data */
+    uint32_t length;
+    int64_t arg[WIRE_ARGS];
+};
+
+/* Sources in place_fds that are no index into the frame's fds. */
+enum { FD_CLOSED = -1, FD_STDOUT_PIPE = -2, FD_STDERR_PIPE = -3 };
+
+enum cpu_format { CPU_FORMAT_NS = 1, CPU_FORMAT_STAT = 2 };
+
+/* What the keeper watches while a program runs. 0 is no limit, fd index -1 none. */
+struct wire_watch {
+    int64_t wall_ns;
+    int64_t cpu_ns;
+    int64_t idle_ns;
+    int64_t memory_bytes; /* followed through /proc, where no cgroup does it */
+    int64_t output_bytes; /* of both streams together */
+    int64_t keep_bytes[2];
+    int32_t sink[2]; /* where the captured bytes of stdout, stderr go */
+    int32_t cpu_fd;  /* cpuacct.usage or cpu.stat */
+    int32_t cpu_format;
+    int32_t procs_fd; /* cgroup.procs: empty when nothing is left */
+    int32_t cpus;     /* the tree uses at most so many at a time */
+};
+
+enum request_kind { REQUEST_START = 1, REQUEST_RUN = 2, REQUEST_KILL = 3, REQUEST_SYNC = 4 };
+
+enum {
+    REQUEST_PLAN_IN_FD = 1,  /* the plan is the first fd, a sealed memfd */
+    REQUEST_NOTIFY_EXEC = 2, /* RUN: say so when exec has happened */
+    REQUEST_ABORT = 4,       /* SYNC: do not go on */
+    REQUEST_FOLLOW = 8,      /* RUN: no cgroup; account for the tree through /proc and init */
+};
+
+struct wire_request {
+    uint32_t magic;
+    uint16_t version;
+    uint16_t kind;
+    uint64_t run_id;
+    uint32_t flags;
+    uint32_t plan_bytes;
+    uint64_t clone_flags; /* START */
+    struct wire_watch watch;
+};
+
+enum reply_kind {
+    REPLY_STARTED = 1,
+    REPLY_FAILED = 2,  /* location, error, index, step */
+    REPLY_SYNC = 3,    /* pid: waits before exec */
+    REPLY_RUNNING = 4, /* pid: exec has happened */
+    REPLY_EXITED = 5,
+    REPLY_ABORTED = 6, /* as asked by SYNC with ABORT */
+    REPLY_REFUSED = 7, /* malformed request; `step` is the step at fault or -1 */
+};
+
+/* Who ended the program. X(name) */
+#define CAUSES(X) X(NONE) X(CPU_TIME) X(WALL_TIME) X(IDLE_TIME) X(MEMORY) X(OUTPUT) X(CANCELLED)
+
+#define CAUSE_ENUM(name) CAUSE_##name,
+enum cause { CAUSES(CAUSE_ENUM) CAUSE_END };
+#undef CAUSE_ENUM
+
+/* Times in ns, sizes in bytes; -1 is "not measured". */
+struct wire_reply {
+    uint32_t magic;
+    uint16_t version;
+    uint16_t kind;
+    uint64_t run_id;
+    int32_t pid;
+    int32_t status; /* as wait4 gives it */
+    int32_t cause;
+    int32_t location;
+    int32_t error;
+    int32_t index;
+    int32_t step;
+    int32_t reserved;
+    int64_t setup_ns;
+    int64_t setup_cpu_ns; /* our part of what the cgroup counted */
+    int64_t wall_ns;
+    int64_t user_ns;
+    int64_t system_ns;
+    int64_t memory_bytes; /* peak seen through /proc, or -1 */
+    int64_t max_rss_bytes;
+    int64_t page_faults_major;
+    int64_t page_faults_minor;
+    int64_t switches_voluntary;
+    int64_t switches_involuntary;
+    int64_t stream_bytes[2]; /* what the program wrote, or -1 */
+};
+
+_Static_assert(sizeof(struct wire_plan) == 16, "wire_plan has no padding");
+_Static_assert(sizeof(struct wire_step) == 56, "wire_step has no padding");
+_Static_assert(sizeof(struct wire_watch) == 80, "wire_watch has no padding");
+_Static_assert(sizeof(struct wire_request) == 112, "wire_request has no padding");
+_Static_assert(sizeof(struct wire_reply) == 152, "wire_reply has no padding");
