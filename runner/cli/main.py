@@ -1,0 +1,218 @@
+"""The command `run-sandboxed`: one run in a sandbox made for it, then the report.
+
+Only what a run needs is imported, as the command shall cost little more than Python's start.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from types import FrameType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from runner.cli import places, report, rules
+from runner.cli.options import OPTIONS, Section, name_of, parse
+from runner.config import RLIM_INFINITY, Limits, Rlimit
+from runner.errors import ConfigError, SandboxError
+
+if TYPE_CHECKING:
+    from runner.result import Result
+
+_BASE_ENV: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
+_ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(BaseException):
+    """A signal told us to end; raised wherever the main thread was."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number: Final = number
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own) and give the exit status."""
+    _fill_standard_fds()
+    try:
+        options, command = parse(sys.argv[1:] if argv is None else argv)
+        rules.check(options)
+    except ConfigError as error:
+        report.say(f"{error}\nrun-sandboxed --help lists the options")
+        return report.SANDBOX_FAILED
+    if options.help or options.version:
+        report.write(1, _answer(options))
+        return 0
+    return _run_and_report(options, command)
+
+
+def _run_and_report(options: SimpleNamespace, command: list[str]) -> int:
+    previous = {number: signal.getsignal(number) for number in _ENDING_SIGNALS}
+    try:
+        for number, handler in previous.items():
+            if handler != signal.SIG_IGN:  # nohup, and jobs in the background of a script
+                signal.signal(number, _interrupt)
+        return _report(options, _run(options, command))
+    except SandboxError as error:
+        return _report_error(options, error)
+    except Interrupted as interrupt:
+        report.say(f"cancelled by {signal.Signals(interrupt.number).name}")
+        return 128 + interrupt.number
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    """Leave by an exception, so that each `with` on the way cleans up."""
+    for each in _ENDING_SIGNALS:  # a second signal shall not cut that short
+        signal.signal(each, signal.SIG_IGN)
+    raise Interrupted(number)
+
+
+def _run(options: SimpleNamespace, command: list[str]) -> Result:
+    from runner.sandbox import Sandbox
+
+    arrangement = places.arrange(options)
+    if arrangement.note is not None and not options.quiet:
+        report.say(f"note: {arrangement.note}")
+    settings = _settings(options)
+    with ExitStack() as files:
+        streams = _open_streams(options, files)
+        with Sandbox(
+            mounts=arrangement.mounts,
+            root=arrangement.root,
+            work_dir=arrangement.work_dir,
+            limits=limits_of(options),
+            **settings,
+        ) as sandbox:
+            return sandbox.run(command, **streams)
+
+
+def limits_of(options: SimpleNamespace) -> Limits:
+    """Make the limits from the options of their section."""
+    dests = (option.dest for option in OPTIONS if option.section is Section.LIMITS)
+    given = {dest: getattr(options, dest) for dest in dests}
+    rlimits = tuple(given.pop("rlimits"))
+    if given["stack"] == RLIM_INFINITY:
+        del given["stack"]
+        rlimits += (Rlimit.named("STACK", RLIM_INFINITY),)
+    return Limits(rlimits=rlimits, **{dest: v for dest, v in given.items() if v is not None})
+
+
+def _settings(options: SimpleNamespace) -> dict[str, Any]:
+    """Give the arguments of Sandbox that have an option and were given."""
+    settings: dict[str, Any] = {"share_net": options.share_net}
+    if options.host_name is not None:
+        settings["host_name"] = options.host_name
+    if options.require is not None:
+        settings["require"] = options.require
+    if options.no_seccomp:
+        settings["policy"] = None
+    elif options.policy is not None:
+        settings["policy"] = _policy(options.policy)
+    if options.full_env or options.env:
+        settings["env"] = (os.environ if options.full_env else _BASE_ENV) | dict(options.env)
+    return settings
+
+
+def _policy(text: str) -> str | bytes:
+    """Give a stock policy's name as it is, and a file's policy compiled."""
+    if "/" not in text:
+        return text
+    from runner.seccomp import compile_policy
+
+    return compile_policy(text)
+
+
+def _open_streams(options: SimpleNamespace, files: ExitStack) -> dict[str, int]:
+    """Give fds for Sandbox.run: the files that were named, our own 0, 1 and 2 otherwise."""
+    streams = {}
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        path = getattr(options, name)
+        streams[name] = number if path is None else _open(name, path, files)
+    if options.join_stderr:
+        streams["stderr"] = streams["stdout"]
+    return streams
+
+
+def _open(name: str, path: str, files: ExitStack) -> int:
+    flags = os.O_RDONLY if name == "stdin" else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    try:
+        fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        message = f"--{name}: {path!r}: {error.strerror}"
+        raise ConfigError(message) from None
+    files.callback(os.close, fd)
+    return fd
+
+
+def _report(options: SimpleNamespace, result: Result) -> int:
+    if options.json is not None and not _write_json(options.json, result.to_dict()):
+        return report.SANDBOX_FAILED
+    if options.json != "" and not options.quiet:
+        report.say(report.summary(result, getattr(options, result.limit or "", None)))
+        for dest in ("cpu_time", "wall_time", "memory", "processes", "output"):
+            if getattr(options, dest) is not None and result.enforced.get(dest, "") is None:
+                report.say(f"note: nothing here can enforce {name_of(dest)}")
+        if options.verbose:
+            report.say(report.guarantees(result))
+    return report.exit_status(result)
+
+
+def _report_error(options: SimpleNamespace, error: SandboxError) -> int:
+    from runner.result import error_to_dict
+
+    if options.json is not None and not _write_json(options.json, error_to_dict(error)):
+        return report.SANDBOX_FAILED
+    if options.json != "":
+        report.say(report.explain(error))
+    return report.exit_status_of_error(error)
+
+
+def _write_json(path: str, result: dict[str, object]) -> bool:
+    """Write the JSON to its place; an empty path is stderr."""
+    import json
+
+    text = json.dumps(result) + "\n"
+    if not path:
+        report.write(2, text)
+        return True
+    try:
+        report.write_file(path, text)
+    except OSError as error:
+        report.say(f"--json: {path!r}: {error.strerror}")
+        return False
+    return True
+
+
+def _answer(options: SimpleNamespace) -> str:
+    from importlib.metadata import version
+
+    from runner.cli.manual import help_text
+
+    return help_text() if options.help else f"run-sandboxed {version('run-sandboxed')}\n"
+
+
+def _fill_standard_fds() -> None:
+    """Put /dev/null where the caller closed 0, 1 or 2, or files of ours would land there."""
+    for fd in range(3):
+        if not _is_open(fd):
+            os.open("/dev/null", os.O_RDWR)  # gets the lowest free number, which is fd
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""The options as data, and the parser that reads a command line by them.
+
+One row is an option: where its value goes, its flags, what stands for its value, its parser and
+the help. `--help` and run-sandboxed(1) are written from the same rows (manual.py).
+
+The parser is our own because argparse cannot say `--json[=FILE]`, would look for options in the
+command's arguments, and takes 6 ms to build these rows: half as long as Python's own start.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Final, NamedTuple, NoReturn
+
+from runner.cli import values
+from runner.errors import ConfigError
+
+
+class Section(enum.Enum):
+    """Heading in the help; what is in LIMITS are fields of `Limits`, by the same name."""
+
+    LIMITS = "Limits"
+    STREAMS = "Input and output"
+    ENVIRONMENT = "Environment"
+    FILES = "Files"
+    ISOLATION = "Isolation"
+    REPORT = "Report"
+
+
+class Option(NamedTuple):
+    """One row. Without `parse` it is a switch; with `repeat` its values make a list.
+
+    With `bare` the value may be left out, which reads as ""; it is written `--option=VALUE`.
+    """
+
+    section: Section
+    dest: str
+    flags: tuple[str, ...]
+    metavar: str
+    parse: Callable[[str], object] | None
+    help: str
+    repeat: bool = False
+    bare: bool = False
+
+    @property
+    def name(self) -> str:
+        """The long flag, as messages name the option."""
+        return self.flags[-1]
+
+
+_L, _S, _E = Section.LIMITS, Section.STREAMS, Section.ENVIRONMENT
+_F, _I, _R = Section.FILES, Section.ISOLATION, Section.REPORT
+
+# fmt: off
+OPTIONS: Final = (
+    Option(_L, "cpu_time", ("-t", "--time"), "SECONDS", values.seconds,
+           "CPU time of all its processes and threads together"),
+    Option(_L, "wall_time", ("-w", "--wall-time"), "SECONDS", values.seconds,
+           "time by the clock, from start to end"),
+    Option(_L, "idle_time", ("--idle-time",), "SECONDS", values.seconds,
+           "time by the clock in which it uses no CPU"),
+    Option(_L, "extra_time", ("--extra-time",), "SECONDS", values.seconds,
+           "let it go on so long past --time, to see how long it would have taken"),
+    Option(_L, "memory", ("-m", "--memory"), "SIZE", values.size,
+           "memory really used, of all its processes together"),
+    Option(_L, "stack", ("--stack",), "SIZE", values.stack_size,
+           "stack of each process, or unlimited"),
+    Option(_L, "address_space", ("--address-space",), "SIZE", values.size,
+           "address space of each process; Java, Go, sanitizers reserve more than they use"),
+    Option(_L, "output", ("--output",), "SIZE", values.size,
+           "bytes written to stdout and stderr, and size of each file written"),
+    Option(_L, "file_size", ("--file-size",), "SIZE", values.size,
+           "size of each file written"),
+    Option(_L, "processes", ("-p", "--processes"), "N", values.count,
+           "processes and threads at a time"),
+    Option(_L, "open_files", ("--open-files",), "N", values.count,
+           "open files of each process"),
+    Option(_L, "rlimits", ("--rlimit",), "NAME=SOFT[:HARD]", values.rlimit,
+           "any limit of setrlimit(2), such as CORE=0 or MEMLOCK=64K; unlimited is a value too",
+           repeat=True),
+
+    Option(_S, "stdin", ("--stdin",), "FILE", values.file_name,
+           "read standard input from FILE; inherited otherwise, as the other two are"),
+    Option(_S, "stdout", ("--stdout",), "FILE", values.file_name,
+           "write standard output to FILE"),
+    Option(_S, "stderr", ("--stderr",), "FILE", values.file_name,
+           "write standard error to FILE"),
+    Option(_S, "join_stderr", ("--stderr-to-stdout",), "", None,
+           "send standard error where standard output goes"),
+
+    Option(_E, "env", ("-E", "--env"), "NAME[=VALUE]", values.environment,
+           "set a variable, or pass on your own; otherwise there are PATH, HOME and LANG only",
+           repeat=True),
+    Option(_E, "full_env", ("--full-env",), "", None,
+           "pass on your whole environment"),
+    Option(_E, "work_dir", ("-C", "--chdir"), "DIR", values.file_name,
+           "start in DIR, a path in the sandbox"),
+
+    Option(_F, "binds", ("-b", "--bind"), "SRC[:DST][:FLAG,...]", values.bind,
+           "show SRC, read-only, at DST (or at its own path); flags: rw writable, dev with its "
+           "device files, optional may be missing",
+           repeat=True),
+    Option(_F, "tmpfs", ("--tmpfs",), "DST[:SIZE]", values.tmpfs,
+           "an empty writable directory in memory, of at most SIZE",
+           repeat=True),
+    Option(_F, "root", ("--root",), "DIR", values.root_directory,
+           "DIR, read-only, in place of this system's directories and the current one"),
+    Option(_F, "writable", ("--writable",), "", None,
+           "let it write in the current directory, which is shown read-only otherwise"),
+
+    Option(_I, "share_net", ("--share-net",), "", None,
+           "leave it this host's network; otherwise it has none"),
+    Option(_I, "policy", ("--policy",), "NAME|FILE", values.file_name,
+           "seccomp policy: a stock one by name, or a policy file, written with a slash"),
+    Option(_I, "no_seccomp", ("--no-seccomp",), "", None,
+           "allow every system call"),
+    Option(_I, "host_name", ("--hostname",), "NAME", values.host_name,
+           "host name that it sees"),
+    Option(_I, "user", ("--user",), "UID[:GID]", values.ids,
+           "ids that it runs with"),
+    Option(_I, "require", ("--require",), "GUARANTEE,...", values.guarantees,
+           "refuse to run where one of these cannot be enforced, such as memory,network"),
+
+    Option(_R, "json", ("--json",), "FILE", values.output_file,
+           "write the result as JSON to FILE, or to stderr in place of the summary",
+           bare=True),
+    Option(_R, "quiet", ("-q", "--quiet"), "", None,
+           "no summary and no notes; failures are still told"),
+    Option(_R, "verbose", ("-v", "--verbose"), "", None,
+           "say also what enforced each guarantee"),
+    Option(_R, "help", ("-h", "--help"), "", None,
+           "show this help"),
+    Option(_R, "version", ("--version",), "", None,
+           "show the version"),
+)
+# fmt: on
+
+_BY_FLAG: Final = {flag: option for option in OPTIONS for flag in option.flags}
+
+
+def parse(words: Sequence[str]) -> tuple[SimpleNamespace, list[str]]:
+    """Split the words into the options' values, by `Option.dest`, and the command.
+
+    What was not given is None, False or []. Options end at the first word that is none, or at
+    `--`. Raises ConfigError that names the option, the value and what would be right.
+    """
+    options = SimpleNamespace(**{option.dest: _default(option) for option in OPTIONS})
+    left = list(reversed(words))
+    while left and left[-1].startswith("-") and left[-1] != "-":
+        word = left.pop()
+        if word == "--":
+            break
+        if word.startswith("--"):
+            flag, equals, value = word.partition("=")
+            _take(options, flag, value if equals else None, left)
+        else:
+            _take_cluster(options, word, left)
+        if options.help or options.version:
+            return options, []
+    if not left:
+        message = "there is no command to run"
+        raise ConfigError(message)
+    return options, left[::-1]
+
+
+def name_of(dest: str) -> str:
+    """Give the long flag of the option whose value goes to `dest`."""
+    return next(option.name for option in OPTIONS if option.dest == dest)
+
+
+def _default(option: Option) -> list[object] | bool | None:
+    if option.repeat:
+        return []
+    return False if option.parse is None else None
+
+
+def _take_cluster(options: SimpleNamespace, word: str, left: list[str]) -> None:
+    """Take short flags written together, such as `-qt1`: the first with a value ends them."""
+    for place, letter in enumerate(word[1:], 2):
+        option = _BY_FLAG.get("-" + letter)
+        if option is not None and option.parse is not None:
+            _take(options, "-" + letter, word[place:] or None, left)
+            return
+        _take(options, "-" + letter, None, left)
+
+
+def _take(options: SimpleNamespace, flag: str, value: str | None, left: list[str]) -> None:
+    """Store one option; its value is `value`, or where that is None the next word of `left`."""
+    option = _BY_FLAG.get(flag)
+    if option is None:
+        _refuse_flag(flag)
+    if option.parse is None:
+        if value is not None:
+            _refuse(option, f"{value!r}: it takes no value")
+        setattr(options, option.dest, True)
+        return
+    if value is None and not option.bare:
+        if not left:
+            _refuse(option, f"its value is missing: write {option.name} {option.metavar}")
+        value = left.pop()
+    try:
+        parsed = "" if value is None else option.parse(value)
+    except ConfigError as error:
+        _refuse(option, str(error))
+    _store(options, option, parsed, value)
+
+
+def _store(options: SimpleNamespace, option: Option, parsed: object, value: str | None) -> None:
+    if option.repeat:
+        getattr(options, option.dest).append(parsed)
+    elif getattr(options, option.dest) is None:
+        setattr(options, option.dest, parsed)
+    else:
+        _refuse(option, f"{value or ''!r}: a second value; give one")
+
+
+def _refuse(option: Option, why: str) -> NoReturn:
+    message = f"{option.name}: {why}"
+    raise ConfigError(message)
+
+
+def _refuse_flag(flag: str) -> NoReturn:
+    import difflib
+
+    near = difflib.get_close_matches(flag, _BY_FLAG, n=1)
+    message = f"{flag}: there is no such option" + (f"; is it {near[0]}?" if near else "")
+    raise ConfigError(message)

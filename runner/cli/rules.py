@@ -1,0 +1,69 @@
+"""Rules between options: what excludes, needs or repeats another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Final, NoReturn
+
+from runner.cli.options import name_of
+from runner.config import RLIMITS
+from runner.errors import ConfigError
+
+# Only one of the two can be given.
+_EXCLUSIVE: Final = (
+    ("stderr", "join_stderr"),
+    ("policy", "no_seccomp"),
+    ("quiet", "verbose"),
+    ("root", "writable"),
+)
+# The options that are a setrlimit(2) of their own.
+_OWN_OPTION: Final = {
+    "STACK": "stack",
+    "AS": "address_space",
+    "FSIZE": "file_size",
+    "NOFILE": "open_files",
+}
+
+
+def check(options: SimpleNamespace) -> None:
+    """Refuse options that contradict each other, with a ConfigError that names both."""
+    for one, other in _EXCLUSIVE:
+        if getattr(options, one) and getattr(options, other):
+            _refuse(f"{name_of(one)} and {name_of(other)} exclude each other; give one")
+    if options.extra_time is not None and options.cpu_time is None:
+        _refuse(f"--extra-time: {options.extra_time:g} s: it needs a --time to go beyond")
+    if None not in (options.wall_time, options.cpu_time) and (
+        options.wall_time < options.cpu_time
+    ):
+        _refuse(
+            f"--wall-time: {options.wall_time:g} s: it is below --time {options.cpu_time:g} s, "
+            "which could then never be reached"
+        )
+    if options.stdout is not None and options.stdout == options.stderr:
+        _refuse(f"--stderr: {options.stderr!r}: for the same file write --stderr-to-stdout")
+    _check_rlimits(options)
+    _check_once("--env", (name for name, _value in options.env))
+    _check_once("--bind, --tmpfs", (mount.target for mount in options.binds + options.tmpfs))
+
+
+def _check_rlimits(options: SimpleNamespace) -> None:
+    names = {number: name for name, number in RLIMITS.items()}
+    given = [names[limit.resource] for limit in options.rlimits]
+    _check_once("--rlimit", given)
+    for name in given:
+        dest = _OWN_OPTION.get(name)
+        if dest is not None and getattr(options, dest) is not None:
+            _refuse(f"--rlimit: {name!r}: it is set by {name_of(dest)} too; give one")
+
+
+def _check_once(option: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            _refuse(f"{option}: {name!r}: it is given twice; give it once")
+        seen.add(name)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(message)
