@@ -1,0 +1,69 @@
+"""The cgroups below which ours go, found once; and the clearing up after those that crashed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from runner.cgroup.files import Directory
+from runner.cgroup.groups import Groups
+from runner.cgroup.layout import choose
+from runner.cgroup.memory import normal_residue
+from runner.cgroup.owner import is_leftover
+from runner.cgroup.place import Place, Resource, WhyNot
+from runner.cgroup.removal import remove
+from runner.errors import HostError
+from runner.host import Host
+
+_LEFTOVER_TIMEOUT_S: Final = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parent:
+    """Where groups go on this host. Holds no fds, and may be used by a forked process.
+
+    why_not tells for each resource that groups will not serve what is missing, and the remedy.
+    """
+
+    places: tuple[Place, ...]
+    why_not: Mapping[Resource, WhyNot]
+    residue: int
+
+    @classmethod
+    def find(cls, host: Host) -> Parent | None:
+        """Find the places and remove what crashed processes left there; None if there are none.
+
+        On v2 this may enable the memory and pids controllers for the children of our own cgroup
+        or of one above it.
+        """
+        layout = choose(host)
+        for place in layout.places:
+            _remove_leftovers(place)
+        if not layout.places:
+            return None
+        return cls(layout.places, layout.why_not, normal_residue(host.cpus))
+
+    @classmethod
+    def require(cls, host: Host) -> Parent:
+        """Find the places; raises HostError, with the remedy, if there are none."""
+        parent = cls.find(host)
+        if parent is None:
+            why_not = choose(host).why_not[Resource.MEMORY]
+            message = f"no cgroup to run programs in: {why_not.missing}"
+            raise HostError(message, why_not.remedy)
+        return parent
+
+    def create(self) -> Groups:
+        """Make a sandbox's groups; raises HostError."""
+        return Groups(self.places, residue=self.residue)
+
+
+def _remove_leftovers(place: Place) -> None:
+    with contextlib.closing(Directory(place.path)) as directory:
+        for name in filter(is_leftover, os.listdir(directory.fd)):
+            # Another user's, or still ending: the next to come here, or its owner, removes it.
+            with contextlib.suppress(OSError, HostError):
+                remove(directory.fd, name, timeout_s=_LEFTOVER_TIMEOUT_S)

@@ -1,0 +1,81 @@
+"""Where a group can go: a directory of a mounted hierarchy, what it would serve, or why not."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import os
+import posixpath
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from runner.host import CgroupMount
+
+
+class Resource(str, enum.Enum):
+    """What groups measure and limit; the values are the keys of `enforced`."""
+
+    CPU = "cpu_time"
+    PROCESSES = "processes"
+    MEMORY = "memory"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """An existing cgroup below which we may make groups, and what they are to serve."""
+
+    path: str
+    version: int
+    resources: frozenset[Resource]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WhyNot:
+    """What stands in the way of using cgroups, and what to do about it."""
+
+    missing: str
+    remedy: str
+
+
+NOT_MOUNTED: Final = WhyNot(
+    "no cgroup file system that has it is mounted",
+    "mount -t cgroup2 cgroup2 /sys/fs/cgroup",
+)
+
+
+def own_directory(mount: CgroupMount, own: str | None) -> str | None:
+    """Give the directory of the cgroup `own` at a mount; None when it is not visible there.
+
+    `own` and the mount's root are as seen from our cgroup namespace, in which what is outside
+    begins with "/..".
+    """
+    if own is None or ".." in own.split("/") or ".." in mount.root.split("/"):
+        return None
+    root = mount.root.rstrip("/")
+    if own != root and not own.startswith(f"{root}/"):
+        return None
+    return posixpath.join(mount.path, own[len(root) :].strip("/")).rstrip("/")
+
+
+def obstacle(mount: CgroupMount, path: str | None) -> WhyNot | None:
+    """Tell what keeps this process from making groups in `path` and moving others there."""
+    if path is None:
+        return WhyNot(
+            f"our own cgroup is not visible at {mount.path}",
+            "mount the cgroup file system inside this container, with its cgroup namespace",
+        )
+    if mount.readonly:
+        return WhyNot(
+            f"{mount.path} is mounted read-only",
+            "give the container a writable cgroup file system of its own cgroup namespace",
+        )
+    if not os.path.isdir(path):
+        return WhyNot(f"our own cgroup {path} does not exist", "start from a cgroup that does")
+    for needed in (path, f"{path}/cgroup.procs"):
+        if not os.access(needed, os.W_OK, effective_ids=True):
+            return WhyNot(
+                f"{needed} is not writable for uid {os.geteuid()}",
+                "run as root, or in a cgroup delegated to you: "
+                "systemd-run --user --scope -p Delegate=yes COMMAND",
+            )
+    return None
