@@ -38,7 +38,8 @@ def help_text() -> str:
     for section in Section:
         lines += ["", f"{section.value}:"]
         for option in _options_of(section):
-            lines += _entry(_heading(option), option.help)
+            indent = "" if len(option.flags) > 1 else "    "
+            lines += _entry(indent + _heading(option), option.help)
     lines += ["", "Exit status:"]
     for status, meaning in _EXIT:
         lines += _entry(status, meaning)
@@ -83,10 +84,10 @@ def _heading(option: Option) -> str:
 
 def _entry(heading: str, text: str) -> list[str]:
     """Put the text beside its heading, or below it where the heading is long."""
-    lines = [" " * 26 + line for line in textwrap.wrap(text, 66)]
-    if len(heading) > 22:
+    lines = [" " * 28 + line for line in textwrap.wrap(text, 66)]
+    if len(heading) > 24:
         return [f"  {heading}", *lines]
-    return [f"  {heading:<24}" + lines[0].lstrip(), *lines[1:]]
+    return [f"  {heading:<26}" + lines[0].lstrip(), *lines[1:]]
 
 
 def _wrap(text: str) -> list[str]:

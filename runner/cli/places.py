@@ -38,7 +38,8 @@ def arrange(options: SimpleNamespace) -> Places:
         root = None
     # A mount hides what was mounted below it before, so parents come first.
     mounts.sort(key=lambda mount: mount.target.rstrip("/").count("/"))
-    return Places(mounts, root, os.path.join(start, options.work_dir or ""), note)
+    work_dir = start if options.work_dir is None else os.path.join(start, options.work_dir)
+    return Places(mounts, root, work_dir, note)
 
 
 def root_of(path: str) -> list[Mount]:
@@ -65,7 +66,7 @@ def _current_directory(mounts: list[Mount], *, writable: bool) -> tuple[str, str
     reason = _why_not(path)
     if reason is not None:
         if writable:
-            message = f"--writable: {path!r}: {reason}, and is not shown: change to another"
+            message = f"--writable: {path!r}: it {reason} and is not shown; go to another"
             raise ConfigError(message)
         note = f"{path} {reason}: it is not shown in the sandbox; starting in /tmp"
         return START_ELSEWHERE, note

@@ -1,0 +1,176 @@
+"""Exit statuses, the summary line and the JSON file, from results made by hand."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+
+import pytest
+
+from runner.cli import report
+from runner.errors import ChildError, ConfigError, ErrorLocation, HostError, ProtocolError
+from runner.result import Result, Status
+
+
+@pytest.mark.parametrize(
+    ("result", "status"),
+    [
+        (Result(status=Status.OK, exit_code=0), 0),
+        (Result(status=Status.NONZERO_EXIT, exit_code=7), 7),
+        (Result(status=Status.NONZERO_EXIT, exit_code=255), 255),
+        (Result(status=Status.SIGNALLED, signal=11), 139),
+        (Result(status=Status.SIGNALLED, signal=64), 192),
+        (Result(status=Status.DISALLOWED_SYSCALL, signal=31), 159),
+        (Result(status=Status.CANCELLED, signal=9), 137),
+        *[
+            (Result(status=status, signal=9), 124)
+            for status in Status
+            if status.value.endswith("_limit")
+        ],
+        (Result(status=Status.MEMORY_LIMIT, exit_code=0), 124),
+        (Result(status=Status.CANCELLED), 125),
+    ],
+)
+def test_exit_status_of_result_is_that_of_timeout_and_env(result: Result, status: int) -> None:
+    assert report.exit_status(result) == status
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ChildError(ErrorLocation.EXECVE, errno.ENOENT), 127),
+        (ChildError(ErrorLocation.EXECVE, errno.EACCES), 126),
+        (ChildError(ErrorLocation.EXECVE, errno.ENOEXEC), 126),
+        (ChildError(ErrorLocation.EXECVE, errno.ELOOP), 126),
+        (ChildError(ErrorLocation.CHDIR, errno.ENOENT), 125),
+        (ChildError(ErrorLocation.MOUNT, errno.EACCES, 3), 125),
+        (ConfigError("x"), 125),
+        (HostError("x"), 125),
+        (ProtocolError("x"), 125),
+    ],
+)
+def test_exit_status_of_error_is_125_unless_only_exec_failed(
+    error: ConfigError, status: int
+) -> None:
+    assert report.exit_status_of_error(error) == status
+
+
+_USED = {"cpu_ns": 12_345_678, "wall_ns": 1_500_000_000, "memory_bytes": 1_468_006}
+_USED_TEXT = "cpu 0.012 s, wall 1.500 s, memory 1.4 MiB"
+
+
+@pytest.mark.parametrize(
+    ("result", "limit", "text"),
+    [
+        (Result(status=Status.OK, exit_code=0, **_USED), None, f"ok, exit 0, {_USED_TEXT}"),
+        (
+            Result(status=Status.NONZERO_EXIT, exit_code=7, **_USED),
+            None,
+            f"nonzero_exit, exit 7, {_USED_TEXT}",
+        ),
+        (
+            Result(status=Status.SIGNALLED, signal=signal.SIGSEGV, **_USED),
+            None,
+            f"signalled, signal 11 (SIGSEGV), {_USED_TEXT}",
+        ),
+        (
+            Result(status=Status.CPU_TIME_LIMIT, limit="cpu_time", signal=9, **_USED),
+            0.5,
+            f"cpu_time_limit, limit 0.500 s, {_USED_TEXT}",
+        ),
+        (
+            Result(status=Status.MEMORY_LIMIT, limit="memory", signal=9, **_USED),
+            64 * 2**20,
+            f"memory_limit, limit 64.0 MiB, {_USED_TEXT}",
+        ),
+        (
+            Result(status=Status.PROCESS_LIMIT, limit="processes", exit_code=1, **_USED),
+            64,
+            f"process_limit, limit 64, {_USED_TEXT}",
+        ),
+        (
+            Result(status=Status.DISALLOWED_SYSCALL, syscall="ptrace", signal=31, **_USED),
+            None,
+            f"disallowed_syscall, system call ptrace, {_USED_TEXT}",
+        ),
+        (
+            Result(status=Status.OK, exit_code=0),
+            None,
+            "ok, exit 0, cpu unknown, wall unknown, memory unknown",
+        ),
+    ],
+)
+def test_summary_says_how_it_ended_and_what_it_used(
+    result: Result, limit: float | None, text: str
+) -> None:
+    assert report.summary(result, limit) == text
+
+
+def test_guarantees_tell_held_and_missing_apart() -> None:
+    enforced = {"cpu_time": "cgroup", "memory": None, "network": "namespace", "files": None}
+    assert report.guarantees(Result(status=Status.OK, enforced=enforced)) == (
+        "enforced: cpu_time (cgroup), network (namespace)\nnot enforced: memory, files"
+    )
+
+
+def test_explain_puts_the_hint_on_its_own_line() -> None:
+    assert report.explain(HostError("no cgroup", "delegate one")) == "no cgroup\ndelegate one"
+    assert report.explain(ConfigError("bad")) == "bad"
+
+
+def test_say_names_us_on_each_line(capfd: pytest.CaptureFixture[str]) -> None:
+    report.say("one\ntwo")
+    assert capfd.readouterr().err == "run-sandboxed: one\nrun-sandboxed: two\n"
+
+
+def test_write_keeps_bytes_that_are_not_utf8(tmp_path: str) -> None:
+    fd = os.open(f"{tmp_path}/x", os.O_RDWR | os.O_CREAT)
+    report.write(fd, os.fsdecode(b"a\xffb"))
+    assert os.pread(fd, 9, 0) == b"a\xffb"
+    os.close(fd)
+
+
+def test_write_when_the_reader_has_gone_is_silent() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    report.write(writer, "x")
+    os.close(writer)
+    report.write(writer, "closed")
+
+
+def test_write_file_replaces_the_whole_file(tmp_path: str) -> None:
+    path = f"{tmp_path}/result"
+    report.write_file(path, "old and longer")
+    with open(path, encoding="ascii") as before:
+        report.write_file(path, json.dumps({"a": 1}))
+        assert before.read() == "old and longer"
+    with open(path, encoding="ascii") as after:
+        assert after.read() == '{"a": 1}'
+    assert os.listdir(tmp_path) == ["result"]
+
+
+def test_write_file_when_it_cannot_be_renamed_leaves_nothing(tmp_path: str) -> None:
+    path = f"{tmp_path}/result"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "rename", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "no")))
+        with pytest.raises(OSError, match="no"):
+            report.write_file(path, "x")
+    assert os.listdir(tmp_path) == []
+
+
+def test_write_file_to_a_symlink_keeps_the_link(tmp_path: str) -> None:
+    os.symlink("real", f"{tmp_path}/link")
+    report.write_file(f"{tmp_path}/link", "x")
+    assert os.readlink(f"{tmp_path}/link") == "real"
+    with open(f"{tmp_path}/real", encoding="ascii") as file:
+        assert file.read() == "x"
+
+
+def test_write_file_to_a_pipe_writes_into_it() -> None:
+    reader, writer = os.pipe()
+    report.write_file(f"/dev/fd/{writer}", "x")
+    assert os.read(reader, 9) == b"x"
+    os.close(reader)
+    os.close(writer)
