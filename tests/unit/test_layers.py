@@ -1,0 +1,78 @@
+"""The layers of the package (docs/design.md): a module imports from its own or a lower layer.
+
+Imports under TYPE_CHECKING count too: a type is a dependency like any other.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+LAYERS = (
+    {"runner.errors", "runner.units"},
+    {"runner.config", "runner.result"},
+    {"runner.seccomp", "runner.landlock", "runner.rootfs", "runner.idmap", "runner.trace"},
+    {"runner.plan", "runner.wire"},
+    {"runner.host", "runner.doctor", "runner.cgroup", "runner.helper"},
+    {"runner", "runner.sandbox", "runner.supervise", "runner.pool", "runner.aio"},
+    {"runner.judge"},
+    {"runner.cli", "worker"},
+)
+PURE = 4  # the first four layers touch no kernel: they compute, and can be tested anywhere
+KERNEL_MODULES = {"ctypes", "fcntl", "mmap", "multiprocessing", "select", "socket"}
+KERNEL_MODULES |= {"subprocess", "threading"}
+
+MODULES = sorted([*ROOT.glob("runner/**/*.py"), *ROOT.glob("worker.py")])
+
+
+def module_name(path: Path) -> str:
+    words = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(words[:-1] if words[-1] == "__init__" else words)
+
+
+def layer_of(module: str) -> int | None:
+    """Give a module's layer, which is that of its directory below `runner`; None if unknown."""
+    name = ".".join(module.split(".")[:2])
+    return next((layer for layer, names in enumerate(LAYERS) if name in names), None)
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            assert node.module is not None
+            for alias in node.names:
+                # "from runner import units" names a module, "from runner import run" does not.
+                name = f"{node.module}.{alias.name}"
+                yield name if layer_of(name) is not None else node.module
+
+
+def is_ours(module: str) -> bool:
+    return module.split(".")[0] in {"runner", "worker"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_module_imports_only_from_its_own_or_a_lower_layer(path: Path) -> None:
+    module = module_name(path)
+    layer = layer_of(module)
+    assert layer is not None, f"{module} has no layer: add it to LAYERS"
+    for name in filter(is_ours, imported(path)):
+        other = layer_of(name)
+        assert other is not None, f"{module} imports {name}, which has no layer"
+        assert other <= layer, f"{module} (layer {layer}) imports {name} (layer {other})"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in MODULES if (layer_of(module_name(path)) or 0) < PURE],
+    ids=module_name,
+)
+def test_module_of_a_pure_layer_imports_nothing_that_touches_the_kernel(path: Path) -> None:
+    assert not {name.split(".")[0] for name in imported(path)} & KERNEL_MODULES
