@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from types import FrameType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from runner.cli import places, report, rules
+from runner.cli import places, policy, report, rules
 from runner.cli.options import OPTIONS, Section, name_of, parse
 from runner.config import RLIM_INFINITY, Limits, Rlimit
 from runner.errors import ConfigError, SandboxError
@@ -113,19 +113,10 @@ def _settings(options: SimpleNamespace) -> dict[str, Any]:
     if options.no_seccomp:
         settings["policy"] = None
     elif options.policy is not None:
-        settings["policy"] = _policy(options.policy)
+        settings["policy"] = policy.read(options.policy)
     if options.full_env or options.env:
         settings["env"] = (os.environ if options.full_env else _BASE_ENV) | dict(options.env)
     return settings
-
-
-def _policy(text: str) -> str | bytes:
-    """Give a stock policy's name as it is, and a file's policy compiled."""
-    if "/" not in text:
-        return text
-    from runner.seccomp import compile_policy
-
-    return compile_policy(text)
 
 
 def _open_streams(options: SimpleNamespace, files: ExitStack) -> dict[str, int]:

@@ -1,0 +1,252 @@
+"""What the command asks of a sandbox, recorded by one that runs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import types
+
+import pytest
+
+from runner.cli.main import main
+from runner.config import Limits, Mount
+from runner.errors import ChildError, ErrorLocation, SandboxError
+from runner.result import Result, Status, error_to_dict
+
+_RESULT = Result(
+    status=Status.OK,
+    exit_code=0,
+    cpu_ns=1_000_000,
+    wall_ns=2_000_000,
+    memory_bytes=4096,
+    enforced={"memory": None, "network": "namespace"},
+)
+_SUMMARY = "run-sandboxed: ok, exit 0, cpu 0.001 s, wall 0.002 s, memory 4.0 KiB\n"
+
+
+class _Recorder:
+    """Stands in for Sandbox: keeps what it was asked, and answers with `outcome`."""
+
+    asked: dict[str, object]
+    ran: tuple[list[str], dict[str, object]]
+    outcome: Result | SandboxError = _RESULT
+
+    def __init__(self, **asked: object) -> None:
+        type(self).asked = asked
+
+    def __enter__(self) -> object:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(self, args: list[str], **streams: object) -> Result:
+        type(self).ran = (args, streams)
+        if isinstance(self.outcome, SandboxError):
+            raise self.outcome
+        return self.outcome
+
+
+@pytest.fixture
+def recorder(tmp_path: str, monkeypatch: pytest.MonkeyPatch) -> type[_Recorder]:
+    module = types.ModuleType("runner.sandbox")
+    recorder = type("Recorder", (_Recorder,), {})
+    module.Sandbox = recorder  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "runner.sandbox", module)
+    monkeypatch.chdir(tmp_path)
+    return recorder
+
+
+def test_settings_without_options_are_the_defaults(
+    recorder: type[_Recorder], tmp_path: str
+) -> None:
+    assert main(["-q", "prog", "-x"]) == 0
+    assert recorder.asked == {
+        "mounts": [Mount.bind(str(tmp_path))],
+        "root": None,
+        "work_dir": str(tmp_path),
+        "limits": Limits(),
+        "share_net": False,
+    }
+    assert recorder.ran == (["prog", "-x"], {"stdin": 0, "stdout": 1, "stderr": 2})
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--share-net"], "share_net", True),
+        (["--hostname", "box"], "host_name", "box"),
+        (["--no-seccomp"], "policy", None),
+        (["--policy", "strict"], "policy", "strict"),
+        (["--require", "memory,network"], "require", ("memory", "network")),
+        (["-C", "/usr"], "work_dir", "/usr"),
+        (["-m", "1M"], "limits", Limits(memory=2**20)),
+        (
+            ["-E", "A=1", "-E", "PATH=/x"],
+            "env",
+            {"PATH": "/x", "HOME": "/tmp", "LANG": "C.UTF-8", "A": "1"},
+        ),
+    ],
+)
+def test_option_reaches_its_setting(
+    words: list[str], name: str, value: object, recorder: type[_Recorder]
+) -> None:
+    assert main(["-q", *words, "prog"]) == 0
+    assert recorder.asked[name] == value
+
+
+def test_full_env_is_the_callers_with_changes(
+    recorder: type[_Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ODD", os.fsdecode(b"\xff"))
+    monkeypatch.setenv("A", "1")
+    assert main(["-q", "--full-env", "-E", "A=2", "prog"]) == 0
+    assert recorder.asked["env"] == dict(os.environ) | {"A": "2"}
+
+
+def test_policy_file_is_compiled_with_what_it_includes(
+    recorder: type[_Recorder], tmp_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    module = types.ModuleType("runner.seccomp")
+    module.compile_policy = lambda *args, **kwargs: calls.append((args, kwargs)) or b"8 bytes."  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "runner.seccomp", module)
+    for name in ("mine", "other"):
+        with open(f"{tmp_path}/{name}.policy", "w", encoding="utf-8") as file:
+            file.write(f"text of {name}")
+    assert main(["-q", "--policy", "./mine.policy", "prog"]) == 0
+    assert recorder.asked["policy"] == b"8 bytes."
+    sources = {"mine": "text of mine", "other": "text of other"}
+    arch = os.uname().machine
+    assert calls == [
+        (("text of mine",), {"name": "./mine.policy", "arch": arch, "sources": sources})
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(None, "No such file or directory"), (b"\xff", "it is not UTF-8 text")]
+)
+def test_policy_file_that_cannot_be_read_is_refused(
+    content: bytes | None,
+    why: str,
+    recorder: type[_Recorder],
+    tmp_path: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    path = f"{tmp_path}/x"
+    if content is not None:
+        with open(path, "wb") as file:
+            file.write(content)
+    assert main(["--policy", path, "prog"]) == 125
+    assert capfd.readouterr().err == f"run-sandboxed: --policy: {path!r}: {why}\n"
+
+
+@pytest.mark.parametrize("option", ["--stdin", "--stdout", "--stderr"])
+def test_redirection_that_cannot_be_opened_is_refused(
+    option: str, recorder: type[_Recorder], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([option, "/nowhere/x", "prog"]) == 125
+    assert capfd.readouterr().err == (
+        f"run-sandboxed: {option}: '/nowhere/x': No such file or directory\n"
+    )
+
+
+def test_stderr_to_stdout_is_the_same_file(recorder: type[_Recorder]) -> None:
+    assert main(["-q", "--stderr-to-stdout", "--stdout", "out", "prog"]) == 0
+    streams = recorder.ran[1]
+    assert streams["stderr"] == streams["stdout"]
+    assert streams["stdout"] not in {0, 1, 2}
+
+
+def test_summary_is_one_line_on_stderr(
+    recorder: type[_Recorder], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prog"]) == 0
+    assert capfd.readouterr() == ("", _SUMMARY)
+
+
+def test_verbose_adds_what_was_enforced(
+    recorder: type[_Recorder], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-v", "prog"]) == 0
+    assert capfd.readouterr().err == (
+        f"{_SUMMARY}run-sandboxed: enforced: network (namespace)\n"
+        "run-sandboxed: not enforced: memory\n"
+    )
+
+
+def test_limit_that_was_not_enforced_is_told(
+    recorder: type[_Recorder], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-m1M", "-t1", "prog"]) == 0
+    note = "run-sandboxed: note: nothing here can enforce --memory\n"
+    assert capfd.readouterr().err == _SUMMARY + note
+
+
+def test_limit_reached_is_told_with_its_value(
+    recorder: type[_Recorder], capfd: pytest.CaptureFixture[str]
+) -> None:
+    recorder.outcome = Result(status=Status.CPU_TIME_LIMIT, limit="cpu_time", signal=9)
+    assert main(["-t", "1.5", "prog"]) == 124
+    assert capfd.readouterr().err == (
+        "run-sandboxed: cpu_time_limit, limit 1.500 s, cpu unknown, wall unknown, "
+        "memory unknown\n"
+    )
+
+
+def test_json_takes_the_summarys_place(
+    recorder: type[_Recorder], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--json", "prog"]) == 0
+    out, err = capfd.readouterr()
+    assert (out, json.loads(err)) == ("", _RESULT.to_dict())
+
+
+def test_json_file_is_written_beside_the_summary(
+    recorder: type[_Recorder], tmp_path: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--json=result", "prog"]) == 0
+    with open(f"{tmp_path}/result", encoding="ascii") as file:
+        assert json.load(file) == _RESULT.to_dict()
+    assert capfd.readouterr().err == _SUMMARY
+
+
+def test_json_file_that_cannot_be_written_is_a_failure(
+    recorder: type[_Recorder], tmp_path: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    os.mkdir(f"{tmp_path}/directory")
+    assert main(["--json=directory", "prog"]) == 125
+    assert capfd.readouterr().err == "run-sandboxed: --json: 'directory': Is a directory\n"
+
+
+_NOT_FOUND = ChildError(ErrorLocation.EXECVE, 2, subject="prog")
+
+
+def test_failure_is_told_with_its_hint(
+    recorder: type[_Recorder], capfd: pytest.CaptureFixture[str]
+) -> None:
+    recorder.outcome = _NOT_FOUND
+    assert main(["-q", "prog"]) == 127
+    assert capfd.readouterr().err == (
+        "run-sandboxed: execve prog: No such file or directory (ENOENT)\n"
+        f"run-sandboxed: {_NOT_FOUND.hint}\n"
+    )
+
+
+def test_failure_is_json_too(
+    recorder: type[_Recorder], capfd: pytest.CaptureFixture[str]
+) -> None:
+    recorder.outcome = ChildError(ErrorLocation.MOUNT, 13, 3, subject="/x")
+    assert main(["--json", "prog"]) == 125
+    assert json.loads(capfd.readouterr().err) == error_to_dict(recorder.outcome)
+
+
+def test_quiet_says_nothing(
+    recorder: type[_Recorder],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir("/")
+    assert main(["-q", "prog"]) == 0
+    assert capfd.readouterr() == ("", "")
