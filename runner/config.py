@@ -82,7 +82,7 @@ class Credential:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rlimit:
-    """One setrlimit(2): `resource` is a `resource.RLIMIT_*` number, or its name (`"NOFILE"`)."""
+    """One setrlimit(2); `resource` is a `resource.RLIMIT_*` number."""
 
     resource: int
     soft: int
@@ -95,6 +95,11 @@ class Rlimit:
                 _refuse(f"Rlimit.{name}", value, "a limit is 0 to 2**63-1, or RLIM_INFINITY")
         if self.hard != RLIM_INFINITY and (self.soft == RLIM_INFINITY or self.soft > self.hard):
             _refuse("Rlimit.soft", self.soft, f"it is above the hard limit {self.hard}")
+
+    @property
+    def name(self) -> str:
+        """The limit's name, such as NOFILE."""
+        return next((name for name, n in RLIMITS.items() if n == self.resource), "unknown")
 
     @classmethod
     def named(cls, name: str, soft: int, hard: int | None = None) -> Rlimit:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # What holds programs and libraries, with a merged or a split /usr, on 32 and 64 bits.
 SYSTEM_DIRECTORIES: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr")
 
+# CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN of <linux/capability.h>
+_PRIVILEGED: Final = frozenset({6, 7, 21})
 _CONTROLLERS: Final = frozenset({"cpuacct", "memory", "pids"})
 _CGROUP_MOUNT: Final = re.compile(r" - cgroup2? ")
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
@@ -56,6 +58,7 @@ class Host:
     """What this process can use on this host.
 
     kernel          major and minor version
+    privileged      we may mount in our own namespaces and map any id of them
     cgroup_mounts   in the order of mountinfo
     cgroup_paths    our own cgroup by v1 controller, and by "" in the v2 tree
     no_user_namespaces   why this user cannot make any; None when it can
@@ -66,6 +69,7 @@ class Host:
 
     kernel: tuple[int, int]
     euid: int = 0
+    privileged: bool = False
     cgroup_mounts: tuple[CgroupMount, ...] = ()
     cgroup_paths: Mapping[str, str] = dataclasses.field(default_factory=dict)
     no_user_namespaces: str | None = None
@@ -89,6 +93,7 @@ def detect(*, proc: str = "/proc", root: str = "/") -> Host:
         return Host(
             kernel=parse_kernel(os.uname().release),
             euid=os.geteuid(),
+            privileged=parse_capabilities(_read(f"{proc}/self/status")) >= _PRIVILEGED,
             cgroup_mounts=parse_mountinfo(_read(f"{proc}/self/mountinfo")),
             cgroup_paths=parse_cgroup(_read(f"{proc}/self/cgroup", missing="")),
             no_user_namespaces=_no_user_namespaces(proc, privileged=os.geteuid() == 0),
@@ -109,6 +114,13 @@ def parse_kernel(release: str) -> tuple[int, int]:
         message = f"the kernel's release {release!r} does not begin with a version"
         raise HostError(message)
     return int(match[1]), int(match[2])
+
+
+def parse_capabilities(status: str) -> frozenset[int]:
+    """Find the effective capabilities, by number, in /proc/PID/status."""
+    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    mask = int(match[1], 16) if match else 0
+    return frozenset(number for number in range(mask.bit_length()) if mask >> number & 1)
 
 
 def parse_mountinfo(text: str) -> tuple[CgroupMount, ...]:

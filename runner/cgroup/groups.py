@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import errno
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, final
 
 from runner.cgroup.cpu import CpuacctMeter, CpuStatMeter
 from runner.cgroup.files import Directory
@@ -23,8 +23,6 @@ from runner.errors import HostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    from typing_extensions import Self
 
     from runner.cgroup.cpu import CpuFormat, CpuMeter
     from runner.cgroup.memory import MemoryMeter
@@ -50,6 +48,7 @@ class GroupUsage:
     process_limit_hits: int | None = None
 
 
+@final
 class Groups:
     """The groups of one sandbox; a context manager that removes them.
 
@@ -69,7 +68,7 @@ class Groups:
                 self._members.append(_Member(place, residue=residue))
             undo.pop_all()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Groups:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,8 +2,8 @@
 
 What a run leaves charged (page cache, kernel objects) would count in the next run's peak and
 against its limit, so a group with more than a little of it is replaced: that takes 0.2 ms,
-where memory.force_empty took 134 ms for 50 MB of unwritten pages. A little is normal: the kernel
-charges in batches of 64 pages per CPU, and so every peak is only that exact.
+where memory.force_empty took 134 ms for 50 MB of unwritten pages. A little is normal: the
+kernel charges in batches of 64 pages per CPU, and so every peak is only that exact.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import dataclasses
 import errno
 import os
 import resource
+import stat
 from typing import TYPE_CHECKING, Final, Protocol
 
 from runner.cgroup.files import read_fields, read_number, write
@@ -56,8 +57,8 @@ class MemoryV1:
     """memory.limit_in_bytes and its kin; cgroup-v1/memory.rst.
 
     The memsw files limit memory and swap together, and exist where the kernel accounts swap.
-    They get one batch more than the memory files, which is the most that can be swapped out: the
-    limit on memory has to be met first, because memsw.failcnt stays 0 on recent kernels.
+    They get one batch more than the memory files, which is the most that can be swapped out:
+    the limit on memory has to be met first, because memsw.failcnt stays 0 on recent kernels.
     """
 
     def __init__(self, directory: Directory, *, residue: int) -> None:
@@ -129,12 +130,12 @@ class MemoryV2:
         self._max = directory.open("memory.max", os.O_WRONLY)
         self._swap_max = directory.open_if_present("memory.swap.max", os.O_WRONLY)
         self._events = directory.open("memory.events")
-        try:
-            self._peak = directory.open_if_present("memory.peak", os.O_RDWR)
-            self._peak_resets = True
-        except PermissionError:  # no write method: kernfs refuses even root
-            self._peak = directory.open("memory.peak")
-            self._peak_resets = False
+        # Root may open even a file that the kernel gives no way to write; its mode tells.
+        self._peak = directory.open_if_present("memory.peak")
+        resets = self._peak is not None and bool(os.fstat(self._peak).st_mode & stat.S_IWUSR)
+        if resets:
+            self._peak = directory.open("memory.peak", os.O_RDWR)
+        self._peak_only_rises = self._peak is not None and not resets
         group_kill = directory.open_if_present("memory.oom.group", os.O_WRONLY)  # Linux 4.19
         if group_kill is not None:
             write(group_kill, b"1")
@@ -144,7 +145,7 @@ class MemoryV2:
         self._start = (0, 0)
 
     def is_stale(self) -> bool:
-        if self._used and not self._peak_resets:
+        if self._used and self._peak_only_rises:
             return True
         return read_number(self._current) > self._residue
 
@@ -155,7 +156,7 @@ class MemoryV2:
                 write(self._swap_max, b"max" if limits.memory is None else b"0")
             write(self._max, b"max" if limits.memory is None else b"%d" % limits.memory)
             self._limit_bytes = limits.memory
-        if self._peak is not None and self._peak_resets:
+        if self._peak is not None and not self._peak_only_rises:
             write(self._peak, b"0")
         self._start = self._read_events()
 

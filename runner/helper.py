@@ -1,0 +1,213 @@
+"""The keeper, seen from Python: start it, send it requests, receive its replies.
+
+The only module that starts a process. Nothing of ours ever runs in a forked copy of the grader:
+posix_spawn shares its memory until exec, so the price does not grow with it.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from runner import wire
+from runner.errors import ChildError, ErrorLocation, HostError, ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runner.plan import Step
+
+CONTROL_FD: Final = 3
+START_TIMEOUT_S: Final = 30.0
+_END_TIMEOUT_MS: Final = 5000
+_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+# SIGKILL and SIGSTOP have no disposition to reset.
+_SIGNALS: Final = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+
+
+def keeper_path() -> str:
+    """Find the compiled helper, beside this file. Raises HostError if it cannot be run.
+
+    No environment variable can name another: it would run with our privileges.
+    """
+    path = Path(__file__).with_name("keeper")
+    if not os.access(path, os.X_OK):
+        missing = f"the helper {path} is missing or not executable"
+        raise HostError(missing, "reinstall the package, or `make build` in a checkout")
+    return str(path)
+
+
+def sealed_memfd(name: str, content: bytes) -> int:
+    """Give a new memfd with this content that nobody can change; the caller owns the fd."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.lseek(fd, 0, os.SEEK_SET)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+class Keeper:
+    """One keeper process and its control socket. Not thread-safe, but for `send_kill`."""
+
+    def __init__(self, path: str | None = None, *, stderr: int | None = None) -> None:
+        """Start a keeper; `stderr` is borrowed for its own messages, of which it has none."""
+        program = keeper_path() if path is None else path
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._run_id = 0
+        with theirs:
+            try:
+                self.pid = os.posix_spawn(
+                    program,
+                    ["keeper"],  # shown by ps, inside too
+                    {},
+                    file_actions=_file_actions(theirs.fileno(), stderr),
+                    setsigmask=[],
+                    setsigdef=_SIGNALS,
+                )
+            except OSError as error:
+                self._socket.close()
+                missing = f"the helper {program} does not start: {error.strerror}"
+                raise HostError(missing, "is it mounted noexec, or built for another machine?") from error
+        self._pidfd = os.pidfd_open(self.pid)
+
+    def start(self, steps: Sequence[Step], *, clone_flags: int, fds: Sequence[int] = ()) -> int:
+        """Make the sandbox; returns init's pid, or -1 without one.
+
+        Raises ChildError for a step that failed.
+        """
+        self._send(wire.RequestKind.START, steps, fds, clone_flags=clone_flags)
+        self._socket.settimeout(START_TIMEOUT_S)
+        try:
+            reply = self._receive(steps)
+        finally:
+            self._socket.settimeout(None)
+        return reply.pid
+
+    def send_run(
+        self, steps: Sequence[Step], *, fds: Sequence[int], watch: wire.Watch, flags: int
+    ) -> int:
+        """Start a program; returns the run's id, for `send_kill`."""
+        self._send(wire.RequestKind.RUN, steps, fds, watch=watch, flags=flags)
+        return self._run_id
+
+    def receive(self, steps: Sequence[Step]) -> wire.Reply:
+        """Wait for the next reply to a run; raises ChildError if a step of `steps` failed."""
+        return self._receive(steps)
+
+    def send_kill(self, run_id: int) -> None:
+        """Cancel a run; does nothing if it has ended. From any thread."""
+        request = wire.encode_request(wire.RequestKind.KILL, run_id)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError, OSError):
+            self._socket.send(request)  # a dead keeper has killed everything already
+
+    def send_sync(self, *, abort: bool) -> None:
+        """Let the program that waits before its exec go on, or end it."""
+        flags = wire.ABORT if abort else 0
+        self._socket.send(wire.encode_request(wire.RequestKind.SYNC, self._run_id, flags=flags))
+
+    def close(self) -> None:
+        """End the keeper and with it everything in the sandbox; waits until it has gone."""
+        if self._pidfd < 0:
+            return
+        self._socket.close()
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        if not poll.poll(_END_TIMEOUT_MS):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):  # the application has reaped it
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        os.close(self._pidfd)
+        self._pidfd = -1
+
+    def _send(
+        self,
+        kind: wire.RequestKind,
+        steps: Sequence[Step],
+        fds: Sequence[int],
+        *,
+        clone_flags: int = 0,
+        flags: int = 0,
+        watch: wire.Watch | None = None,
+    ) -> None:
+        self._run_id += 1
+        plan = wire.encode_plan(steps)
+        memfd = -1
+        if len(plan) > wire.FRAME_MAX:
+            memfd = sealed_memfd("plan", plan)
+            flags |= wire.PLAN_IN_FD
+            fds = (memfd, *fds)
+        request = wire.encode_request(
+            kind,
+            self._run_id,
+            flags=flags,
+            plan_bytes=len(plan),
+            clone_flags=clone_flags,
+            watch=watch,
+        )
+        parts = (request,) if memfd >= 0 else (request, plan)
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            self._socket.sendmsg(parts, ancillary)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise ProtocolError(_GONE) from error
+        finally:
+            if memfd >= 0:
+                os.close(memfd)
+
+    def _receive(self, steps: Sequence[Step]) -> wire.Reply:
+        while True:
+            try:
+                frame = self._socket.recv(wire.REPLY_SIZE + 1)
+            except TimeoutError as error:
+                message = f"the keeper has not answered for {START_TIMEOUT_S:g} s"
+                raise ProtocolError(message) from error
+            except ConnectionResetError as error:
+                raise ProtocolError(_GONE) from error
+            if not frame:
+                raise ProtocolError(_GONE)
+            reply = wire.decode_reply(frame)
+            if reply.run_id == self._run_id:
+                _raise_failure(reply, steps)
+                return reply
+
+
+_GONE: Final = "the keeper has ended: it was killed, or could not go on"
+
+
+def _file_actions(control: int, stderr: int | None) -> list[tuple[int, ...]]:
+    actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, control, CONTROL_FD)]
+    if stderr is not None:
+        actions.append((os.POSIX_SPAWN_DUP2, stderr, 2))
+    null = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0), (os.POSIX_SPAWN_DUP2, 0, 1)]
+    actions += null  # type: ignore[arg-type]  # an OPEN holds a path
+    if stderr is None:
+        actions.append((os.POSIX_SPAWN_DUP2, 0, 2))
+    return actions
+
+
+def _raise_failure(reply: wire.Reply, steps: Sequence[Step]) -> None:
+    if reply.kind == wire.ReplyKind.REFUSED:
+        at = f"step {reply.step}" if reply.step >= 0 else "its header"
+        message = f"the keeper refused a request: {at} of the plan is malformed"
+        raise ProtocolError(message)
+    if reply.kind == wire.ReplyKind.FAILED:
+        subject = steps[reply.step].subject if 0 <= reply.step < len(steps) else ""
+        raise ChildError(
+            ErrorLocation(reply.location),
+            reply.error,
+            reply.index if reply.index >= 0 else None,
+            subject=subject,
+        )

@@ -1,0 +1,87 @@
+"""The default file system of a sandbox, as mounts. Pure: what the host has is an argument."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from runner.config import Mount
+from runner.units import MiB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from runner.host import RootEntry
+
+TMP_SIZE: Final = 64 * MiB
+TMP_INODES: Final = 16 * 1024
+
+# What programs of a distribution look for in /etc, without any secret or name of the host.
+_ETC: Final = (
+    "alternatives",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "java-11-openjdk",
+    "java-17-openjdk",
+    "java-21-openjdk",
+    "java-25-openjdk",
+)
+
+_ETC_FILES: Final = {
+    "passwd": (
+        b"root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n"
+        b"program:x:1000:1000:program:/tmp:/bin/sh\n"
+        b"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+    ),
+    "group": b"root:x:0:\nprogram:x:1000:\nnogroup:x:65534:\n",
+    "hosts": b"127.0.0.1 localhost\n::1 localhost\n",
+    "nsswitch.conf": b"passwd: files\ngroup: files\nhosts: files\n",
+}
+
+
+def default_root(entries: Iterable[RootEntry]) -> list[Mount]:
+    """Give the default root: system directories read-only, a small /etc, /proc, /dev, /tmp."""
+    return [*system_directories(entries), *etc(), *kernel_file_systems(), *writable_places()]
+
+
+def system_directories(entries: Iterable[RootEntry]) -> list[Mount]:
+    """Show the host's programs and libraries; on a merged /usr most of these are symlinks."""
+    return [
+        Mount.symlink(entry.link, f"/{entry.name}")
+        if entry.link is not None
+        else Mount.bind(f"/{entry.name}")
+        for entry in entries
+    ]
+
+
+def etc() -> list[Mount]:
+    """Make an /etc of our own users and of what the host's programs need to run."""
+    binds = [Mount.bind(f"/etc/{name}", optional=True) for name in _ETC]
+    files = [Mount.file(f"/etc/{name}", content) for name, content in _ETC_FILES.items()]
+    return binds + files
+
+
+def kernel_file_systems() -> list[Mount]:
+    """Give /proc and /dev."""
+    return [Mount.proc(), Mount.dev()]
+
+
+def writable_places() -> list[Mount]:
+    """Give /tmp and /dev/shm, each limited, and fresh for each run."""
+    return [
+        Mount.tmpfs("/tmp", size=TMP_SIZE, inodes=TMP_INODES),  # noqa: S108 - inside the sandbox
+        Mount.tmpfs("/dev/shm", size=TMP_SIZE, inodes=TMP_INODES),  # noqa: S108
+    ]
+
+
+def combine(root: Sequence[Mount], added: Sequence[Mount]) -> list[Mount]:
+    """Put mounts in order: parents before what lies below them, else as given.
+
+    Of two for the same target the later one holds, so that a caller can replace a default.
+    """
+    by_target = {mount.target.rstrip("/") or "/": mount for mount in (*root, *added)}
+    return sorted(by_target.values(), key=lambda mount: mount.target.rstrip("/").count("/"))

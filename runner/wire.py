@@ -1,0 +1,172 @@
+"""Steps, requests and replies ↔ bytes, as native/wire.h lays them out. Pure."""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from runner.errors import ConfigError, ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runner.plan import Step
+
+MAGIC: Final = 0x31585352
+VERSION: Final = 1
+FRAME_MAX: Final = 48 * 1024
+FDS_MAX: Final = 253
+PLAN_MAX: Final = 16 * 1024 * 1024
+
+_PLAN: Final = struct.Struct("=4I")
+_STEP: Final = struct.Struct("=4Hi3I4q")
+_REQUEST: Final = struct.Struct("=I2HQ2IQ")
+_WATCH: Final = struct.Struct("=7q6i")
+_REPLY: Final = struct.Struct("=I2HQ8i13q")
+
+REQUEST_SIZE: Final = _REQUEST.size + _WATCH.size
+REPLY_SIZE: Final = _REPLY.size
+
+PLAN_IN_FD: Final = 1
+NOTIFY_EXEC: Final = 2
+ABORT: Final = 4
+FOLLOW: Final = 8
+
+
+class RequestKind(enum.IntEnum):
+    """What the grader asks for."""
+
+    START = 1
+    RUN = 2
+    KILL = 3
+    SYNC = 4
+
+
+class ReplyKind(enum.IntEnum):
+    """What the keeper answers."""
+
+    STARTED = 1
+    FAILED = 2
+    SYNC = 3
+    RUNNING = 4
+    EXITED = 5
+    ABORTED = 6
+    REFUSED = 7
+
+
+class Cause(enum.IntEnum):
+    """Why the keeper ended the program, numbered as CAUSES(X) of native/wire.h."""
+
+    NONE = 0
+    CPU_TIME = 1
+    WALL_TIME = 2
+    IDLE_TIME = 3
+    MEMORY = 4
+    OUTPUT = 5
+    CANCELLED = 6
+
+
+class Watch(NamedTuple):
+    """What the keeper watches; 0 is no limit, -1 no fd. Times ns, sizes bytes."""
+
+    wall_ns: int = 0
+    cpu_ns: int = 0
+    idle_ns: int = 0
+    memory_bytes: int = 0
+    output_bytes: int = 0
+    keep_stdout: int = 0
+    keep_stderr: int = 0
+    sink_stdout: int = -1
+    sink_stderr: int = -1
+    cpu_fd: int = -1
+    cpu_format: int = 0
+    procs_fd: int = -1
+    cpus: int = 1
+
+
+NO_WATCH: Final = _WATCH.pack(*Watch())
+
+
+class Reply(NamedTuple):
+    """A reply of the keeper, field by field; see native/wire.h."""
+
+    kind: int
+    run_id: int
+    pid: int
+    status: int
+    cause: int
+    location: int
+    error: int
+    index: int
+    step: int
+    setup_ns: int
+    setup_cpu_ns: int
+    wall_ns: int
+    user_ns: int
+    system_ns: int
+    memory_bytes: int
+    max_rss_bytes: int
+    page_faults_major: int
+    page_faults_minor: int
+    switches_voluntary: int
+    switches_involuntary: int
+    stdout_bytes: int
+    stderr_bytes: int
+
+
+def encode_plan(steps: Sequence[Step]) -> bytes:
+    """Encode a plan. Raises ConfigError if it is longer than the helper accepts."""
+    records, payloads, offset = [], [], 0
+    for step in steps:
+        payload = step.data
+        if step.strings:
+            payload = b"\0".join(step.strings) + b"\0" + payload
+        args = step.args + (0,) * (4 - len(step.args))
+        records.append(
+            _STEP.pack(
+                step.op,
+                step.location,
+                step.phase,
+                0,
+                step.index,
+                len(step.strings),
+                offset,
+                len(payload),
+                *args,
+            )
+        )
+        payloads.append(payload)
+        offset += len(payload)
+    plan = b"".join((_PLAN.pack(MAGIC, len(steps), offset, 0), *records, *payloads))
+    if len(plan) > PLAN_MAX:
+        message = f"arguments, environment and files take {len(plan)} bytes: at most {PLAN_MAX}"
+        raise ConfigError(message)
+    return plan
+
+
+def encode_request(
+    kind: RequestKind,
+    run_id: int,
+    *,
+    flags: int = 0,
+    plan_bytes: int = 0,
+    clone_flags: int = 0,
+    watch: Watch | None = None,
+) -> bytes:
+    """Encode a request without its plan."""
+    head = _REQUEST.pack(MAGIC, VERSION, kind, run_id, flags, plan_bytes, clone_flags)
+    return head + (NO_WATCH if watch is None else _WATCH.pack(*watch))
+
+
+def decode_reply(frame: bytes) -> Reply:
+    """Decode a reply. Raises ProtocolError for anything else."""
+    if len(frame) != REPLY_SIZE:
+        message = f"the keeper sent {len(frame)} bytes where a reply has {REPLY_SIZE}"
+        raise ProtocolError(message)
+    magic, version, kind, run_id, *rest = _REPLY.unpack(frame)
+    if (magic, version) != (MAGIC, VERSION):
+        message = f"the keeper speaks version {version}, this package {VERSION}: reinstall it"
+        raise ProtocolError(message)
+    del rest[7]  # reserved
+    return Reply(kind, run_id, *rest)
