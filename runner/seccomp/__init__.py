@@ -7,15 +7,13 @@ them. Only compiling needs pyseccomp, and only for the names and numbers of syst
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Mapping
 from typing import Final
 
 from runner.errors import ConfigError
-from runner.seccomp import bpf, syscalls
-from runner.seccomp.parse import parse_policy
+from runner.seccomp import syscalls
 
-# Beside this file rather than by importlib.resources, whose import alone takes longer than a run.
+# Found beside this file, for the import of importlib.resources takes longer than a run.
 COMPILED: Final = os.path.join(os.path.dirname(__file__), "compiled")
 
 _ARCH_OF_MACHINE: Final = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -29,9 +27,13 @@ def compile_policy(
     `name` stands in messages; `sources` are the texts that it may include, by name. Raises
     ConfigError with one line for each fault, HostError without pyseccomp or libseccomp.
     """
+    # Not needed for a stock policy, so not on the way of every start.
+    from runner.seccomp.bpf import compile_rules
+    from runner.seccomp.parse import parse_policy
+
     syscalls.check_arch(arch)
     policy = parse_policy(text, name=name, sources=sources or {})
-    return bpf.compile_rules(policy, arch, syscalls.numbers(arch))
+    return compile_rules(policy, arch, syscalls.numbers(arch))
 
 
 def load(policy: str, arch: str | None = None) -> bytes:
@@ -39,7 +41,7 @@ def load(policy: str, arch: str | None = None) -> bytes:
 
     Raises ConfigError, which lists the known ones, for a name or an architecture without one.
     """
-    machine = platform.machine() if arch is None else arch
+    machine = os.uname().machine if arch is None else arch
     arch = _ARCH_OF_MACHINE.get(machine, machine)
     syscalls.check_arch(arch)
     if policy not in stock():

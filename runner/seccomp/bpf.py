@@ -1,16 +1,17 @@
 """Rules → BPF: a filter that is small, and quick to install as well as to run.
 
-The kernel, when a filter is installed, simulates it for every system call number to learn which
-calls it always allows; those then skip the filter. So a run of the filter per *number* is what an
-installation costs, and libseccomp's list of comparisons makes it slow. Ours is a search tree:
+The kernel, when a filter is installed, tries it with every system call number to learn which calls
+it always allows; those then skip the filter. So an installation costs some hundred runs of the
+filter, and libseccomp's list of comparisons makes it slow. Ours is a search tree:
 
     the architecture                     a foreign one dies
-    ├── ranges of numbers that get the same answer, a binary search tree of JGE
-    │   └── for calls with comparisons: their rules, one after the other
+    ├── ranges of numbers that get the same answer: a binary tree of JGE
+    │   ├── single numbers in a range that get another: a JEQ each
+    │   └── calls with comparisons: their rules, one after the other
     └── one RET for each answer, shared
 
-A jump leads forward, and a conditional one at most 255 instructions far. So the code is built from
-its end: what an instruction jumps to exists already, and an equal instruction is used again.
+A jump leads forward, and a conditional one at most 255 instructions far. So the code is built
+from its end: what an instruction jumps to exists already, and an equal instruction serves again.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ _MAX_JUMP: Final = 255
 _MAX_EXCEPTIONS: Final = 2
 _MAX_LENGTH: Final = 4096  # BPF_MAXINSNS
 
-# x86_64 only: a number with bit 30 is a call of the x32 ABI, which reads some arguments otherwise.
-# Above 2**31 it is negative: -1 is what a tracer writes to skip a call, and never a call.
+# x86_64 only: a number with bit 30 is a call of the x32 ABI, which reads some arguments
+# otherwise. From 2**31 it is negative and no call at all: a tracer writes -1 to skip one.
 _X32_FIRST: Final = 1 << 30
 _X32_END: Final = 1 << 31
 
@@ -112,7 +113,7 @@ def _ranges(policy: Policy, arch: str, numbers: Mapping[str, int]) -> Sequence[_
 
 
 def _append(ranges: list[_Range], start: int, decision: _Decision) -> None:
-    """Add what is decided from `start` on; a single call between two equal ranges joins them."""
+    """Add what is decided from `start` on; a single call between equal ranges joins them."""
     if ranges and ranges[-1].decision == decision:
         return
     if len(ranges) > 1:

@@ -48,7 +48,7 @@ class _Fault(Exception):  # noqa: N818 - not an error that leaves this module
 
 @dataclasses.dataclass(slots=True)
 class _File:
-    """Reads one policy text; `rules` and `faults` are shared with the texts that it includes."""
+    """Reads one policy text; `rules` and `faults` are shared with those that it includes."""
 
     origin: tuple[str, ...]
     sources: Mapping[str, str]

@@ -84,9 +84,10 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of a policy: if all of `when` hold for a call in `names`, `action` is the answer.
+    """One line of a policy: `action` for the calls in `names` if all of `when` hold.
 
-    `origin` is the policy that the line stands in, after those that include it, outermost first.
+    `origin` is the policy that the line stands in, after those that include it, outermost
+    first.
     """
 
     action: Action

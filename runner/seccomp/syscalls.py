@@ -1,13 +1,12 @@
 """Names and numbers of system calls, for each architecture that we compile for.
 
-The one module that uses pyseccomp, and for its tables alone. What libseccomp resolves is checked
-here, for it answers an unknown name with -1 and a name of another architecture with some other
-negative number, neither of which is an error to it.
+The one module that uses pyseccomp, and for its tables alone. What libseccomp resolves is
+checked here, for it answers an unknown name with -1 and a name of another architecture with some
+other negative number, neither of which is an error to it.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -60,10 +59,10 @@ def numbers(arch: str) -> Mapping[str, int]:
     try:
         import pyseccomp
     except ImportError as error:
-        remedy = "pip install run-sandboxed[policy]; the stock policies need it not"
-        raise HostError("pyseccomp, which compiles policies, is not installed", remedy) from error
+        remedy = "pip install run-sandboxed[policy]; the stock policies do without"
+        raise HostError("pyseccomp, to compile policies, is not installed", remedy) from error
     except RuntimeError as error:
-        remedy = "apt-get install libseccomp2; the stock policies need it not"
+        remedy = "apt-get install libseccomp2; the stock policies do without"
         raise HostError("libseccomp.so.2, which pyseccomp uses, is missing", remedy) from error
     found = dict(_NEWER)
     for number in range(_PAST_THE_LAST):
@@ -94,5 +93,7 @@ def fault(name: str) -> str | None:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Give `: did you mean 'openat'?` for the word most like it, or nothing."""
+    import difflib
+
     close = difflib.get_close_matches(word, sorted(known), n=1)
     return f": did you mean {close[0]!r}?" if close else ""
