@@ -1,8 +1,8 @@
 """Write the tests of an example problem; used by the `generate.py` of each problem.
 
-A problem gives its tests as (name, function that makes the input) and a reference solution. The
-same tests come out on every machine. What exists is kept, and a file appears whole or not at all,
-so an interrupted or a concurrent run does no harm.
+A problem gives its tests, each a name and a function that makes the input, and a reference
+solution. The same tests come out on every machine. What exists is kept, and a file appears
+whole or not at all, so an interrupted or a concurrent run does no harm.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Solution = Callable[[str], str]
 
 
 def main(problem: Path, tests: Mapping[str, Maker], solve: Solution) -> None:
-    """Write the missing tests into the directory named on the command line, or `problem`/data."""
+    """Write the missing tests into the command line's directory, or `problem`/data."""
     directory = Path(sys.argv[1]) if len(sys.argv) > 1 else problem / "data"
     directory.mkdir(parents=True, exist_ok=True)
     for name, make in tests.items():

@@ -24,7 +24,7 @@ def solve(text: str) -> str:
     """
     first, second = text.split()
     every = (1 << len(first)) - 1
-    places = {letter: 0 for letter in ascii_lowercase}
+    places = dict.fromkeys(ascii_lowercase, 0)
     for index, letter in enumerate(first):
         places[letter] |= 1 << index
     rising = every

@@ -34,7 +34,8 @@ def account(*amounts: int) -> str:
 def long_solvent() -> str:
     """Draw an account that ends far above 2**31 and is never below 0."""
     rng = random.Random(1)
-    return account(LARGEST, *(rng.randint(-LARGEST // 2, LARGEST) for _ in range(MOST_DAYS - 1)))
+    rest = (rng.randint(-LARGEST // 2, LARGEST) for _ in range(MOST_DAYS - 1))
+    return account(LARGEST, *rest)
 
 
 def long_early() -> str:
