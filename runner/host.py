@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 # What holds programs and libraries, with a merged or a split /usr, on 32 and 64 bits.
 SYSTEM_DIRECTORIES: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr")
 
-# CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN of <linux/capability.h>
-_PRIVILEGED: Final = frozenset({6, 7, 21})
+_CAP_SETGID, _CAP_SETUID, _CAP_SYS_ADMIN = 6, 7, 21  # <linux/capability.h>
+_PRIVILEGED: Final = frozenset({_CAP_SETGID, _CAP_SETUID, _CAP_SYS_ADMIN})
 _CONTROLLERS: Final = frozenset({"cpuacct", "memory", "pids"})
 _CGROUP_MOUNT: Final = re.compile(r" - cgroup2? ")
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
@@ -90,13 +90,14 @@ def detect(*, proc: str = "/proc", root: str = "/") -> Host:
     Raises HostError when /proc is not mounted.
     """
     try:
+        capabilities = parse_capabilities(_read(f"{proc}/self/status"))
         return Host(
             kernel=parse_kernel(os.uname().release),
             euid=os.geteuid(),
-            privileged=parse_capabilities(_read(f"{proc}/self/status")) >= _PRIVILEGED,
+            privileged=capabilities >= _PRIVILEGED,
             cgroup_mounts=parse_mountinfo(_read(f"{proc}/self/mountinfo")),
             cgroup_paths=parse_cgroup(_read(f"{proc}/self/cgroup", missing="")),
-            no_user_namespaces=_no_user_namespaces(proc, privileged=os.geteuid() == 0),
+            no_user_namespaces=_no_user_namespaces(proc, capabilities),
             uid_map=parse_id_map(_read(f"{proc}/self/uid_map", missing="0 0 4294967295")),
             gid_map=parse_id_map(_read(f"{proc}/self/gid_map", missing="0 0 4294967295")),
             cpus=len(os.sched_getaffinity(0)),
@@ -175,15 +176,15 @@ def _unescape(text: str) -> str:
     return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
 
 
-def _no_user_namespaces(proc: str, *, privileged: bool) -> str | None:
+def _no_user_namespaces(proc: str, capabilities: frozenset[int]) -> str | None:
     sysctl = f"{proc}/sys"
     if not os.path.lexists(f"{proc}/self/ns/user"):
         return "this kernel has no user namespaces (CONFIG_USER_NS)"
     if _read(f"{sysctl}/user/max_user_namespaces", missing="1").strip() == "0":
         return "user.max_user_namespaces is 0: as root set it above 0"
-    if privileged:
+    if _CAP_SYS_ADMIN in capabilities:
         return None
-    # Debian's and Ubuntu's own switches; they bind only those without CAP_SYS_ADMIN.
+    # Debian's and Ubuntu's own switches, which bind only those without it.
     if _read(f"{sysctl}/kernel/unprivileged_userns_clone", missing="1").strip() == "0":
         return "kernel.unprivileged_userns_clone is 0: as root set it to 1"
     restrict = "kernel/apparmor_restrict_unprivileged_userns"

@@ -95,6 +95,15 @@ class Groups:
         return next((m.pids.current for m in self._members if m.pids), None)
 
     @property
+    def clone_into(self) -> int | None:
+        """The v2 group's directory, for clone3(2) with CLONE_INTO_CGROUP (Linux 5.7).
+
+        A process started there need not write to v2's fd of `placement`, which is the first. That
+        write waits for an RCU grace period, milliseconds, unless v2 is mounted favordynmods.
+        """
+        return next((m.directory.fd for m in self._members if m.place.version == 2), None)
+
+    @property
     def kill(self) -> int | None:
         """A file to write `1` to, which kills the whole group; only v2 has it (Linux 5.14)."""
         return next((m.kill for m in self._members if m.kill is not None), None)
@@ -142,13 +151,13 @@ class _Member:
             undo.callback(self._parent.close)
             os.mkdir(self._name, dir_fd=self._parent.fd)
             undo.callback(remove, self._parent.fd, self._name)
-            self._directory: Final = Directory(self._name, dir_fd=self._parent.fd)
-            undo.callback(self._directory.close)
+            self.directory: Final = Directory(self._name, dir_fd=self._parent.fd)
+            undo.callback(self.directory.close)
             self._open(place, residue)
             undo.pop_all()
 
     def _open(self, place: Place, residue: int) -> None:
-        directory = self._directory
+        directory = self.directory
         is_v1 = place.version == 1
         # v1's `tasks` moves a thread without the lock that `cgroup.procs` takes against forks
         # everywhere; v2's cgroup.threads does too, but refuses to move into another domain.
@@ -203,7 +212,7 @@ class _Member:
         try:
             remove(self._parent.fd, self._name)
         finally:
-            self._directory.close()
+            self.directory.close()
             self._parent.close()
 
 
