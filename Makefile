@@ -96,7 +96,7 @@ fuzz: ## feed the helper's decoder with random plans for FUZZ_SECONDS
 	    -artifact_prefix=build/fuzz/ build/fuzz/corpus $(NATIVE)/fuzz/corpus
 
 bench: build ## measure against bare vfork, exec and wait; one benchmark at a time
-	@$(PYTHON) -m pytest bench -o 'python_files=bench_*.py' -s -q --timeout=600
+	@$(PYTHON) -m pytest bench -o python_files="bench_*.py" --benchmark-columns=median,min,iqr,rounds -q --timeout=600
 
 check: lint type analyze sanitize ## everything that needs no run of the package
 

@@ -1,8 +1,8 @@
 """What every test stands on: what this host can do, no leaks, no unexpected skips.
 
-Markers (pyproject.toml) name the kernel feature that a test needs; where it is missing, the test
-is skipped and the skip says what is missing. tests/expected-skips.txt lists the skips of each
-tier, and with CI=true any other skip fails the session, so that coverage cannot rot silently.
+Markers (pyproject.toml) name the kernel feature that a test needs; where it is missing, the
+test is skipped and the skip says what is missing. tests/expected-skips.txt lists the skips of
+each tier, and with CI=true any other skip fails the session: coverage cannot rot silently.
 
 After each test outside tests/unit the process must be as it was before: a test that leaves a
 child, an fd, a cgroup, a mount or a temporary file behind fails, and names it. A sandbox that

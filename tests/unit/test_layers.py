@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS = (
     {"runner.errors", "runner.units"},
     {"runner.config", "runner.result"},
-    {"runner.seccomp", "runner.landlock", "runner.rootfs", "runner.idmap", "runner.trace"},
+    {"runner.idmap", "runner.landlock", "runner.rlimits", "runner.rootfs", "runner.seccomp"},
     {"runner.plan", "runner.wire"},
     {"runner.host", "runner.doctor", "runner.cgroup", "runner.helper"},
     {"runner", "runner.sandbox", "runner.supervise", "runner.pool", "runner.aio"},
@@ -55,7 +55,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def is_ours(module: str) -> bool:
-    return module.split(".")[0] in {"runner", "worker"}
+    return module.partition(".")[0] in {"runner", "worker"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
@@ -75,4 +75,4 @@ def test_module_imports_only_from_its_own_or_a_lower_layer(path: Path) -> None:
     ids=module_name,
 )
 def test_module_of_a_pure_layer_imports_nothing_that_touches_the_kernel(path: Path) -> None:
-    assert not {name.split(".")[0] for name in imported(path)} & KERNEL_MODULES
+    assert not {name.partition(".")[0] for name in imported(path)} & KERNEL_MODULES

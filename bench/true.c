@@ -1,0 +1,5 @@
+/* The program of every benchmark: it does nothing, and exits. */
+int main(void)
+{
+    return 0;
+}
