@@ -21,6 +21,7 @@ from runner.judge.problem import Case, Problem
 from runner.judge.verdict import Verdict
 from runner.judge.workspace import Workspace
 from runner.result import Result
+from runner.sandbox import Sandbox
 
 BOX: Final = "/box"
 
@@ -48,19 +49,14 @@ class Judge:
         self,
         *,
         known_languages: Mapping[str, Language] | None = None,
-        make_sandbox: MakeSandbox | None = None,
+        make_sandbox: MakeSandbox = Sandbox,
     ) -> None:
-        if make_sandbox is None:
-            from runner.sandbox import Sandbox
-
-            make_sandbox = Sandbox
         self._languages: Final = known_languages or languages.load()
         self._workspace: Final = Workspace()
-        toolchains = languages.mounts(self._languages)
 
         def box(directory: Path, *, readonly: bool) -> Box:
             mount = Mount.bind(str(directory), BOX, readonly=readonly)
-            return Box(lambda: make_sandbox(mounts=[*toolchains, mount], work_dir=BOX))
+            return Box(lambda: make_sandbox(mounts=[mount], work_dir=BOX))
 
         self._compiler: Final = box(self._workspace.build, readonly=False)
         self._program: Final = box(self._workspace.run, readonly=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from runner.config import Limits, Mount
+from runner.config import Limits
 from runner.errors import ConfigError
 from runner.units import MiB, parse_size
 
@@ -53,7 +52,6 @@ class Language(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                    {memory_mib} in `run` is the problem's memory limit in MiB
     artefacts      patterns of the files that the compile step leaves and the program needs
     env            on top of BASE_ENV
-    mounts         patterns of further host paths that the toolchain reads
     time_factor, time_add, memory_add   what a limit of the problem is for this language
     processes      processes and threads at a time
     out_of_memory  what stderr holds when the program failed because its own heap was full
@@ -68,7 +66,6 @@ class Language(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     artefacts: list[str]
     run: list[str]
     env: dict[str, str] = {}
-    mounts: list[str] = []
     time_factor: float = 1.0
     time_add: float = 0.0
     memory_add: str = "0B"
@@ -139,10 +136,3 @@ def of_file(languages: Mapping[str, Language], path: Path) -> str:
     raise ConfigError(
         f"{path}: no language has the extension {path.suffix!r}: known are {known}"
     )
-
-
-def mounts(languages: Mapping[str, Language]) -> list[Mount]:
-    """Give the further host paths that the toolchains read, those that exist, read-only."""
-    patterns = {pattern for language in languages.values() for pattern in language.mounts}
-    paths = {path for pattern in patterns for path in glob.glob(pattern)}
-    return [Mount.bind(path, optional=True) for path in sorted(paths)]
