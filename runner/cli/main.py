@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import stat
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -21,8 +22,8 @@ from runner.errors import ConfigError, SandboxError
 
 if TYPE_CHECKING:
     from runner.result import Result
+    from runner.sandbox import Sandbox
 
-_BASE_ENV: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
 _ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -74,22 +75,33 @@ def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _run(options: SimpleNamespace, command: list[str]) -> Result:
+    arrangement = places.arrange(options)
+    if arrangement.note is not None:
+        _note(options, arrangement.note)
+    with ExitStack() as files:
+        stdin, stdout, stderr = _open_streams(options, files)
+        if options.output is not None and not (_is_file(stdout) and _is_file(stderr)):
+            _note(options, "--output does not count what goes to a terminal or into a pipe")
+        with _sandbox(options, arrangement) as sandbox:
+            return sandbox.run(command, stdin=stdin, stdout=stdout, stderr=stderr)
+
+
+def _sandbox(options: SimpleNamespace, arrangement: places.Places) -> Sandbox:
     from runner.sandbox import Sandbox
 
-    arrangement = places.arrange(options)
-    if arrangement.note is not None and not options.quiet:
-        report.say(f"note: {arrangement.note}")
     settings = _settings(options)
-    with ExitStack() as files:
-        streams = _open_streams(options, files)
-        with Sandbox(
+    try:
+        return Sandbox(
             mounts=arrangement.mounts,
             root=arrangement.root,
             work_dir=arrangement.work_dir,
             limits=limits_of(options),
             **settings,
-        ) as sandbox:
-            return sandbox.run(command, **streams)
+        )
+    except ConfigError as error:
+        # It names its parameter, which is an option's name too: policy, require.
+        message = f"--{error}"
+        raise ConfigError(message) from None
 
 
 def limits_of(options: SimpleNamespace) -> Limits:
@@ -105,6 +117,8 @@ def limits_of(options: SimpleNamespace) -> Limits:
 
 def _settings(options: SimpleNamespace) -> dict[str, Any]:
     """Give the arguments of Sandbox that have an option and were given."""
+    from runner.sandbox import DEFAULT_ENV
+
     settings: dict[str, Any] = {"share_net": options.share_net}
     if options.host_name is not None:
         settings["host_name"] = options.host_name
@@ -115,19 +129,22 @@ def _settings(options: SimpleNamespace) -> dict[str, Any]:
     elif options.policy is not None:
         settings["policy"] = policy.read(options.policy)
     if options.full_env or options.env:
-        settings["env"] = (os.environ if options.full_env else _BASE_ENV) | dict(options.env)
+        base = dict(os.environ) if options.full_env else DEFAULT_ENV
+        settings["env"] = base | dict(options.env)
     return settings
 
 
-def _open_streams(options: SimpleNamespace, files: ExitStack) -> dict[str, int]:
-    """Give fds for Sandbox.run: the files that were named, our own 0, 1 and 2 otherwise."""
-    streams = {}
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        path = getattr(options, name)
-        streams[name] = number if path is None else _open(name, path, files)
+def _open_streams(options: SimpleNamespace, files: ExitStack) -> tuple[int, int, int]:
+    """Give fds for stdin, stdout, stderr: the files that were named, our own otherwise."""
+    stdin = 0 if options.stdin is None else _open("stdin", options.stdin, files)
+    stdout = 1 if options.stdout is None else _open("stdout", options.stdout, files)
     if options.join_stderr:
-        streams["stderr"] = streams["stdout"]
-    return streams
+        return stdin, stdout, stdout
+    return (
+        stdin,
+        stdout,
+        2 if options.stderr is None else _open("stderr", options.stderr, files),
+    )
 
 
 def _open(name: str, path: str, files: ExitStack) -> int:
@@ -141,6 +158,15 @@ def _open(name: str, path: str, files: ExitStack) -> int:
     return fd
 
 
+def _is_file(fd: int) -> bool:
+    return stat.S_ISREG(os.fstat(fd).st_mode)
+
+
+def _note(options: SimpleNamespace, text: str) -> None:
+    if not options.quiet:
+        report.say(f"note: {text}")
+
+
 def _report(options: SimpleNamespace, result: Result) -> int:
     if options.json is not None and not _write_json(options.json, result.to_dict()):
         return report.SANDBOX_FAILED
@@ -148,7 +174,7 @@ def _report(options: SimpleNamespace, result: Result) -> int:
         report.say(report.summary(result, getattr(options, result.limit or "", None)))
         for dest in ("cpu_time", "wall_time", "memory", "processes", "output"):
             if getattr(options, dest) is not None and result.enforced.get(dest, "") is None:
-                report.say(f"note: nothing here can enforce {name_of(dest)}")
+                _note(options, f"nothing here can enforce {name_of(dest)}")
         if options.verbose:
             report.say(report.guarantees(result))
     return report.exit_status(result)

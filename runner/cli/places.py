@@ -20,7 +20,7 @@ _PRIVATE: Final = ("/tmp", "/dev/shm")
 
 
 class Places(NamedTuple):
-    """Mounts in their order, where the program starts, and what to tell the user about it."""
+    """Mounts, where the program starts, and what to tell the user about it."""
 
     mounts: list[Mount]
     root: list[Mount] | None
@@ -36,8 +36,6 @@ def arrange(options: SimpleNamespace) -> Places:
     else:
         start, note = _current_directory(mounts, writable=options.writable)
         root = None
-    # A mount hides what was mounted below it before, so parents come first.
-    mounts.sort(key=lambda mount: mount.target.rstrip("/").count("/"))
     work_dir = start if options.work_dir is None else os.path.join(start, options.work_dir)
     return Places(mounts, root, work_dir, note)
 

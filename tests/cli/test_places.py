@@ -131,15 +131,6 @@ def test_tmp_as_current_directory_is_the_hosts_and_told(
     )
 
 
-def test_mounts_come_parents_first_in_the_order_given(
-    tmp_path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    places = _arrange("-b/usr:/a/b/c", "--tmpfs=/a/b", "-b/usr:/z", "-b/bin:/a")
-    targets = [mount.target for mount in places.mounts if mount.target != str(tmp_path)]
-    assert targets == ["/z", "/a", "/a/b", "/a/b/c"]
-
-
 def test_bind_at_the_current_directory_takes_its_place(
     tmp_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

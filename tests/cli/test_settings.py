@@ -13,6 +13,7 @@ from runner.cli.main import main
 from runner.config import Limits, Mount
 from runner.errors import ChildError, ErrorLocation, SandboxError
 from runner.result import Result, Status, error_to_dict
+from runner.sandbox import DEFAULT_ENV
 
 _RESULT = Result(
     status=Status.OK,
@@ -53,6 +54,7 @@ def recorder(tmp_path: str, monkeypatch: pytest.MonkeyPatch) -> type[_Recorder]:
     module = types.ModuleType("runner.sandbox")
     recorder = type("Recorder", (_Recorder,), {})
     module.Sandbox = recorder  # type: ignore[attr-defined]
+    module.DEFAULT_ENV = DEFAULT_ENV  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "runner.sandbox", module)
     monkeypatch.chdir(tmp_path)
     return recorder
