@@ -98,8 +98,8 @@ class Groups:
     def clone_into(self) -> int | None:
         """The v2 group's directory, for clone3(2) with CLONE_INTO_CGROUP (Linux 5.7).
 
-        A process started there need not write to v2's fd of `placement`, which is the first. That
-        write waits for an RCU grace period, milliseconds, unless v2 is mounted favordynmods.
+        A process started there need not write to v2's fd of `placement`, the first; on kernels
+        before 6.18 that write can wait milliseconds for an RCU grace period.
         """
         return next((m.directory.fd for m in self._members if m.place.version == 2), None)
 

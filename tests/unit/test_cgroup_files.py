@@ -1,0 +1,223 @@
+"""Parsing of cgroup files, names of owners, and the meters on files as kernels write them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runner.cgroup import owner
+from runner.cgroup.cpu import CpuacctMeter, CpuStatMeter, CpuTimes
+from runner.cgroup.files import Directory, read_fields, read_number
+from runner.cgroup.memory import MemoryFigures, MemoryV1, MemoryV2
+from runner.cgroup.pids import PidsMeter, ProcessCounts
+from runner.config import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+RESIDUE = 1_000_000
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[Directory]:
+    directory = Directory(str(tmp_path))
+    yield directory
+    directory.close()
+
+
+def fill(path: Path, **files: str) -> None:
+    """Write files whose names have `__` for a dot."""
+    for name, text in files.items():
+        (path / name.replace("__", ".")).write_text(text)
+
+
+def test_fields_of_a_flat_keyed_file_are_numbers_by_name(
+    tmp_path: Path, group: Directory
+) -> None:
+    fill(tmp_path, memory__events="low 0\nmax 12\noom_kill 1\n")
+    assert read_fields(group.open("memory.events")) == {b"low": 0, b"max": 12, b"oom_kill": 1}
+
+
+def test_fields_of_an_empty_file_are_none(tmp_path: Path, group: Directory) -> None:
+    fill(tmp_path, pids__events="")
+    assert read_fields(group.open("pids.events")) == {}
+
+
+def test_number_when_the_file_changes_is_read_anew(tmp_path: Path, group: Directory) -> None:
+    fill(tmp_path, cpuacct__usage="1\n")
+    fd = group.open("cpuacct.usage")
+    fill(tmp_path, cpuacct__usage="18446744073709551615\n")
+    assert read_number(fd) == 2**64 - 1
+
+
+def test_directory_when_closed_twice_closes_its_files_once(tmp_path: Path) -> None:
+    fill(tmp_path, tasks="")
+    directory = Directory(str(tmp_path))
+    fds = [directory.fd, directory.open("tasks")]
+    assert directory.open_if_present("cgroup.kill") is None
+    directory.close()
+    directory.close()
+    for fd in fds:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
+def test_cpuacct_gives_the_difference_and_no_split(tmp_path: Path, group: Directory) -> None:
+    fill(tmp_path, cpuacct__usage="500\n")
+    meter = CpuacctMeter(group)
+    meter.prepare()
+    fill(tmp_path, cpuacct__usage="1700\n")
+    assert meter.start_ns == 500
+    assert meter.measure() == CpuTimes(1200, None, None)
+
+
+def test_cpu_stat_gives_the_differences_in_ns(tmp_path: Path, group: Directory) -> None:
+    fill(tmp_path, cpu__stat="usage_usec 10\nuser_usec 6\nsystem_usec 4\nnr_periods 0\n")
+    meter = CpuStatMeter(group)
+    meter.prepare()
+    fill(tmp_path, cpu__stat="usage_usec 110\nuser_usec 96\nsystem_usec 14\nnr_periods 0\n")
+    assert meter.start_ns == 10_000
+    assert meter.measure() == CpuTimes(100_000, 90_000, 10_000)
+
+
+def test_pids_without_peak_and_events_gives_none_for_both(
+    tmp_path: Path, group: Directory
+) -> None:
+    fill(tmp_path, pids__current="0\n", pids__max="max\n")
+    meter = PidsMeter(group)
+    meter.prepare(Limits(processes=7))
+    assert (tmp_path / "pids.max").read_text() == "7ax\n"  # a file of the kernel takes it whole
+    assert meter.measure() == ProcessCounts(peak=None, limit_hits=None)
+    assert not meter.is_stale()
+
+
+def test_pids_when_the_limit_is_the_same_does_not_write_again(
+    tmp_path: Path, group: Directory
+) -> None:
+    fill(tmp_path, pids__current="0\n", pids__max="", pids__events="max 3\n", pids__peak="1\n")
+    meter = PidsMeter(group)
+    meter.prepare(Limits(processes=7))
+    fill(tmp_path, pids__max="", pids__events="max 5\n", pids__peak="7\n")
+    assert meter.measure() == ProcessCounts(peak=7, limit_hits=2)
+    assert meter.is_stale()
+    meter.prepare(Limits(processes=7))
+    assert (tmp_path / "pids.max").read_text() == ""
+
+
+def v1_files(path: Path, **files: str) -> None:
+    names = ("usage_in_bytes", "max_usage_in_bytes", "limit_in_bytes", "failcnt", "force_empty")
+    fill(path, **{f"memory__{name}": "0\n" for name in names} | files)
+
+
+def test_memory_v1_without_oom_kill_count_gives_none(tmp_path: Path, group: Directory) -> None:
+    v1_files(tmp_path, memory__oom_control="oom_kill_disable 0\nunder_oom 0\n")
+    meter = MemoryV1(group, residue=RESIDUE)
+    meter.prepare(Limits(memory=4096))
+    fill(tmp_path, memory__max_usage_in_bytes="4096\n", memory__failcnt="2\n")
+    assert meter.measure() == MemoryFigures(peak_bytes=4096, oom_kills=None, limit_hits=2)
+
+
+def test_memory_v1_when_more_than_the_residue_is_charged_is_stale(
+    tmp_path: Path, group: Directory
+) -> None:
+    v1_files(tmp_path, memory__oom_control="oom_kill 0\n")
+    meter = MemoryV1(group, residue=RESIDUE)
+    fill(tmp_path, memory__usage_in_bytes=f"{RESIDUE}\n")
+    assert not meter.is_stale()
+    fill(tmp_path, memory__usage_in_bytes=f"{RESIDUE + 1}\n")
+    assert meter.is_stale()
+
+
+def v2_files(path: Path, **files: str) -> None:
+    events = "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\n"
+    defaults = {"memory__current": "0\n", "memory__max": "", "memory__events": events}
+    fill(path, **defaults | files)
+
+
+def test_memory_v2_before_peak_gives_none_and_uses_its_group_again(
+    tmp_path: Path, group: Directory
+) -> None:
+    v2_files(tmp_path)
+    meter = MemoryV2(group, residue=RESIDUE)
+    meter.prepare(Limits(memory=4096))
+    fill(tmp_path, memory__events="low 0\nhigh 0\nmax 9\noom 1\noom_kill 2\n")
+    assert meter.measure() == MemoryFigures(peak_bytes=None, oom_kills=2, limit_hits=9)
+    assert not meter.is_stale()
+
+
+def test_memory_v2_with_a_peak_that_only_rises_is_stale_once_used(
+    tmp_path: Path, group: Directory
+) -> None:
+    v2_files(tmp_path, memory__peak="700\n")
+    (tmp_path / "memory.peak").chmod(0o444)
+    meter = MemoryV2(group, residue=RESIDUE)
+    assert not meter.is_stale()
+    meter.prepare(Limits())
+    assert meter.measure().peak_bytes == 700
+    assert meter.is_stale()
+
+
+def test_memory_v2_with_a_peak_that_resets_is_used_again(
+    tmp_path: Path, group: Directory
+) -> None:
+    v2_files(tmp_path, memory__peak="7")
+    meter = MemoryV2(group, residue=RESIDUE)
+    meter.prepare(Limits())
+    assert meter.measure().peak_bytes == 0
+    assert not meter.is_stale()
+
+
+def test_memory_v2_turns_swap_off_only_below_a_limit(tmp_path: Path, group: Directory) -> None:
+    v2_files(tmp_path, memory__swap__max="", memory__oom__group="0")
+    meter = MemoryV2(group, residue=RESIDUE)
+    assert (tmp_path / "memory.oom.group").read_text() == "1"
+    meter.prepare(Limits(memory=4096))
+    assert (tmp_path / "memory.swap.max").read_text() == "0"
+    assert (tmp_path / "memory.max").read_text() == "4096"
+    meter.prepare(Limits())
+    assert (tmp_path / "memory.swap.max").read_text() == "max"
+    assert (
+        tmp_path / "memory.max"
+    ).read_text() == "max6"  # a file of the kernel takes it whole
+
+
+def test_owner_names_are_ours_alive_and_all_different() -> None:
+    first, second = owner.new_name(), owner.new_name()
+    assert first != second
+    assert first.startswith(
+        f"run-sandboxed.{os.stat('/proc/self/ns/pid').st_ino}.{os.getpid()}."
+    )
+    assert not owner.is_leftover(first)
+
+
+def test_owner_when_the_pid_started_at_another_time_is_gone() -> None:
+    mark, namespace, pid, start_time, number = owner.new_name().split(".")
+    other = f"{mark}.{namespace}.{pid}.{int(start_time) + 1}.{number}"
+    assert owner.is_leftover(other)
+
+
+def test_owner_when_no_such_pid_is_left_is_gone() -> None:
+    namespace = os.stat("/proc/self/ns/pid").st_ino
+    assert owner.is_leftover(f"run-sandboxed.{namespace}.{2**22}.5.0")
+
+
+def test_owner_in_another_pid_namespace_is_never_taken_for_gone() -> None:
+    assert not owner.is_leftover(f"run-sandboxed.1.{2**22}.5.0")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "user.slice",
+        "run-sandboxed",
+        "run-sandboxed.1.2.3",
+        "run-sandboxed.a.b.c.d",
+        "run-sandboxed.1.2.3.4.5",
+        "run-sandboxed.4026531836.-1.0.0",
+    ],
+)
+def test_owner_of_a_name_that_is_not_ours_is_never_taken_for_gone(name: str) -> None:
+    assert not owner.is_leftover(name)
