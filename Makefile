@@ -17,7 +17,7 @@ PYTHON3 ?= $(shell for python in /usr/bin/python3 python3; do \
     "$$python" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
         && echo "$$python" && exit; done; echo python3)
 
-.PHONY: help build demo test test-unit test-kernel lint fmt type analyze sanitize fuzz bench check clean
+.PHONY: help build demo test test-unit test-kernel lint fmt type analyze sanitize fuzz policies bench check clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -95,8 +95,12 @@ fuzz: ## feed the helper's decoder with random plans for FUZZ_SECONDS
 	@build/fuzz/fuzz_plan -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
 	    -artifact_prefix=build/fuzz/ build/fuzz/corpus $(NATIVE)/fuzz/corpus
 
+policies: build ## compile policies/*.policy into the package
+	@$(PYTHON) -m runner.seccomp policies
+
 bench: build ## measure against bare vfork, exec and wait; one benchmark at a time
-	@$(PYTHON) -m pytest bench -o python_files="bench_*.py" --benchmark-columns=median,min,iqr,rounds -q --timeout=600
+	@$(PYTHON) -m pytest bench -q --timeout=600 -o python_files='bench_*.py' \
+	    --benchmark-columns=median,min,iqr,rounds
 
 check: lint type analyze sanitize ## everything that needs no run of the package
 
