@@ -265,7 +265,7 @@ static void on_notify(struct watch *watch)
         tell(watch, REPLY_RUNNING);
 }
 
-static void on_exit(struct watch *watch)
+static void on_end(struct watch *watch)
 {
     if (wait4(watch->program, &watch->status, 0, &watch->usage) == watch->program) {
         watch->ended_ns = clock_ns(CLOCK_MONOTONIC);
@@ -322,7 +322,7 @@ int watch_program(struct watch *watch)
         if (ready(&fds[CONTROL]))
             on_control(watch);
         if (ready(&fds[PROGRAM]))
-            on_exit(watch);
+            on_end(watch);
         else if (ready(&fds[INIT]))
             watch_fail(watch, LOCATION_INIT, -ECHILD);
     }
