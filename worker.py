@@ -10,28 +10,27 @@ from __future__ import annotations
 
 import argparse
 import os
-import queue
 import signal
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from runner.errors import ConfigError
 from runner.judge import jobs as sources
 from runner.judge import languages, messages
+from runner.judge.arguments import EXIT_FAILURE, Parser, worker_count
 from runner.judge.jobs import Job
 from runner.judge.judge import Judge, OnTest, ignore_test
 from runner.judge.messages import Output, Refused, Submission, SubmissionResult
-from runner.judge.pool import Busy, Closed, Pool, cancelled
+from runner.judge.pool import Busy, Closed, Pool
+from runner.judge.session import Session
 from runner.judge.verdict import Verdict
 from runner.units import KiB
 
 __all__ = ["Busy", "Closed", "Pool", "judge", "main"]
 
-EXIT_FAILURE: Final = 125
 _BLOCK_BYTES: Final = 64 * KiB
 
 
@@ -51,92 +50,22 @@ def judge(
         return one.judge(submission, problem, all_tests=all_tests, on_test=on_test)
 
 
-class Command:
-    """The command: input → pool → output, until all is judged or a signal says otherwise.
+class _Writer:
+    """Writes messages to an fd, and remembers whether one of them told of our own failure."""
 
-    The first SIGINT or SIGTERM drops what waits and lets what runs finish; the second ends that
-    too. A handler may interrupt any line of the main thread, so it only leaves a note; the main
-    thread waits for notes, and others read the input and wait for the workers.
-    """
-
-    def __init__(self, workers: int, form: messages.Format, *, all_tests: bool) -> None:
+    def __init__(self, fd: int, form: messages.Format) -> None:
+        self._fd: Final = fd
         self._encode: Final = messages.encoder(form)
-        self._notes: Final[queue.SimpleQueue[int | None]] = queue.SimpleQueue()
-        self._failed = False
-        self._pool: Final = Pool(workers, self._write, all_tests=all_tests)
+        self.failed = False
 
-    def run(self, jobs: Iterable[Job | Refused]) -> int:
-        """Judge them all, give the exit status."""
-        old = {
-            number: signal.signal(number, lambda caught, _: self._notes.put(caught))
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        try:
-            # A daemon: it may be waiting for input that never comes when all else is done.
-            threading.Thread(target=self._feed, args=(jobs,), daemon=True).start()
-            threading.Thread(target=self._wait).start()
-            caught = self._obey_signals()
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-        if caught:
-            return 128 + caught
-        return EXIT_FAILURE if self._failed else 0
-
-    def _obey_signals(self) -> int:
-        first = 0
-        while (caught := self._notes.get()) is not None:
-            if first:
-                self._pool.cancel()
-            else:
-                first = caught
-                self._pool.drop()
-        return first
-
-    def _feed(self, jobs: Iterable[Job | Refused]) -> None:
-        try:
-            for job in jobs:
-                if isinstance(job, Refused):
-                    self._pool.emit(job)
-                else:
-                    self._submit(job)
-        except Closed:
-            pass  # by a signal: what was read but not queued has had its message
-        except (ConfigError, OSError) as error:
-            self._complain(error)
-        finally:
-            self._pool.close()
-
-    def _submit(self, job: Job) -> None:
-        try:
-            self._pool.submit(job)
-        except Closed:
-            self._pool.emit(cancelled(job))
-            raise
-
-    def _wait(self) -> None:
-        try:
-            self._pool.join()
-        except Exception as error:  # noqa: BLE001 (whatever it is, no traceback for the user)
-            self._complain(error)
-        finally:
-            self._notes.put(None)
-
-    def _write(self, message: Output) -> None:
-        if isinstance(message, Refused) or getattr(message, "verdict", None) is Verdict.IE:
-            self._failed = True
+    def __call__(self, message: Output) -> None:
+        if isinstance(message, Refused) or (
+            isinstance(message, SubmissionResult) and message.verdict is Verdict.IE
+        ):
+            self.failed = True
         left = memoryview(self._encode(message))
         while left:
-            left = left[os.write(sys.stdout.fileno(), left) :]
-
-    def _complain(self, error: Exception) -> None:
-        self._failed = True
-        print(f"worker.py: {error}", file=sys.stderr)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_FAILURE, f"{self.format_usage()}{self.prog}: {message}\n")
+            left = left[os.write(self._fd, left) :]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -148,25 +77,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.remove("--demo")
         return demo.main(arguments)
     options = _parse(arguments)
+    write = _Writer(sys.stdout.fileno(), options.format)
     try:
-        known = languages.load()
-        jobs: Iterable[Job | Refused]
-        if options.folders:
-            jobs = [job for path in options.folders for job in sources.of_path(path, known)]
-        else:
-            directory = sources.ProblemDirectory(options.problems)
-            blocks = _read_blocks(_open(options.input))
-            jobs = sources.of_stream(
-                blocks, options.format, directory=directory, languages=known
-            )
-        return Command(options.jobs, options.format, all_tests=options.all_tests).run(jobs)
+        jobs = _find_jobs(options)
+        caught = Session(options.jobs, write, all_tests=options.all_tests).run(jobs)
     except (ConfigError, OSError) as error:
         print(f"worker.py: {error}", file=sys.stderr)
         return EXIT_FAILURE
+    except KeyboardInterrupt:  # before the session took the signal over
+        return 128 + signal.SIGINT
+    if caught:
+        return 128 + caught
+    return EXIT_FAILURE if write.failed else 0
+
+
+def _find_jobs(options: argparse.Namespace) -> Iterable[Job | Refused]:
+    known = languages.load()
+    if options.folders:
+        return [job for path in options.folders for job in sources.of_path(path, known)]
+    blocks = _read_blocks(_open(options.input))
+    directory = sources.ProblemDirectory(options.problems)
+    return sources.of_stream(blocks, options.format, directory=directory, languages=known)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(
+    parser = Parser(
         prog="worker.py",
         description="Judge submissions; writes a message for each test and each submission.",
         epilog="Exit status: 0 all judged; 125 we failed, at least for one; 128+N on signal N.",
@@ -182,7 +117,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add(
         "-j",
         "--jobs",
-        type=_count,
+        type=worker_count,
         default=len(os.sched_getaffinity(0)),
         metavar="N",
         help="workers; default: one for each core",
@@ -204,12 +139,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if options.folders and options.input is not None:
         parser.error(f"--input {options.input}: not together with a FOLDER")
     return options
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 1 to 1024")
-    return int(text)
 
 
 def _open(name: str | None) -> int:

@@ -62,6 +62,7 @@ class Box:
         self._lock: Final = threading.Lock()  # guards _sandbox, not the run
         self._sandbox: SandboxLike | None = None
         self._cancelled: Final = threading.Event()
+        self.enforced: Mapping[str, str | None] = {}  # in the last run
 
     def run(
         self,
@@ -125,6 +126,7 @@ class Box:
                 os.close(fd)
         if result.status is Status.CANCELLED:
             raise JudgingCancelled
+        self.enforced = result.enforced
         return result
 
     def _get(self) -> SandboxLike:

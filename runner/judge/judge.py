@@ -94,7 +94,8 @@ class Judge:
                 break
         self._workspace.clear()
         failed = (result.verdict for result in done if result.verdict is not Verdict.AC)
-        return _summary(submission, problem, done, next(failed, Verdict.AC))
+        enforced = self._program.enforced
+        return _summary(submission, problem, done, next(failed, Verdict.AC), enforced=enforced)
 
     def cancel(self) -> None:
         """End the judging in progress, for good; see Box.cancel for when to call again."""
@@ -150,6 +151,7 @@ def _summary(
     done: Iterable[CaseResult],
     found: Verdict,
     *,
+    enforced: Mapping[str, str | None] | None = None,
     message: str = "",
     error: dict[str, object] | None = None,
 ) -> SubmissionResult:
@@ -164,6 +166,7 @@ def _summary(
         cpu_ns=_largest(result.cpu_ns for result in done),
         wall_ns=_largest(result.wall_ns for result in done),
         memory_bytes=_largest(result.memory_bytes for result in done),
+        enforced=dict(enforced or {}),
         message=message,
         error=error,
     )

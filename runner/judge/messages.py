@@ -72,6 +72,7 @@ class SubmissionResult(Message, tag="result", frozen=True, kw_only=True):
     verdict        of the first test that was not AC; CE and IE where there was none
     tests_run      of tests_total
     cpu_ns, wall_ns, memory_bytes   the largest of all tests
+    enforced       each guarantee and what held it in the last test, or null
     message        the compiler's, or what we failed to do
     error          with verdict IE: the failure, as in the JSON form of a result, and its `step`
     """
@@ -85,6 +86,7 @@ class SubmissionResult(Message, tag="result", frozen=True, kw_only=True):
     cpu_ns: int | None = None
     wall_ns: int | None = None
     memory_bytes: int | None = None
+    enforced: dict[str, str | None] = {}
     message: str = ""
     error: dict[str, Any] | None = None  # Any: JSON values, of several kinds of failure
 
