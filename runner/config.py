@@ -114,8 +114,24 @@ class Rlimit:
 RLIMITS: Final[Mapping[str, int]] = {
     name: number
     for number, name in enumerate(
-        ("CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS")
-        + ("LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME")
+        [
+            "CPU",
+            "FSIZE",
+            "DATA",
+            "STACK",
+            "CORE",
+            "RSS",
+            "NPROC",
+            "NOFILE",
+            "MEMLOCK",
+            "AS",
+            "LOCKS",
+            "SIGPENDING",
+            "MSGQUEUE",
+            "NICE",
+            "RTPRIO",
+            "RTTIME",
+        ]
     )
 }
 
@@ -289,7 +305,7 @@ class Runner:
 
     args            argv; args[0] is also the path given to execve, without a search in PATH
     env             the exact environment
-    files           fd i of the program is files[i]; -1 leaves fd i closed; all others are closed
+    files           fd i of the program is files[i], closed for -1; all others are closed
     rlimits         setrlimit(2), in this order
     work_dir        chdir(2), inside the new root
     namespaces      unshared together; with PID the program is not pid 1

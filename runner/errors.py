@@ -14,8 +14,8 @@ from typing import Final
 class ErrorLocation(enum.IntEnum):
     """The step at which the set-up of a program failed.
 
-    The numbers are those of LOCATIONS(X) in native/wire.h; `keeper --describe` prints them and a
-    test compares. 1 to 32 are go-sandbox's; `text` is how each reads in a message.
+    The numbers are those of LOCATIONS(X) in native/wire.h; `keeper --describe` prints them and
+    a test compares. 1 to 32 are go-sandbox's; `text` is how each reads in a message.
     """
 
     CLONE = 1
@@ -156,8 +156,8 @@ class ChildError(SandboxError):
 
 
 _NO_USER_NAMESPACE = (
-    "user namespaces are not available here: as root set user.max_user_namespaces > 0 and, where "
-    "they exist, kernel.unprivileged_userns_clone=1 and "
+    "user namespaces are not available here: as root set user.max_user_namespaces > 0 and, "
+    "where they exist, kernel.unprivileged_userns_clone=1 and "
     "kernel.apparmor_restrict_unprivileged_userns=0"
 )
 
@@ -177,8 +177,8 @@ _HINTS: Final[dict[tuple[ErrorLocation, int], str]] = {
         "AppArmor profile that allows user namespaces"
     ),
     (ErrorLocation.EXECVE, errno_names.ENOENT): (
-        "no such program in the sandbox; if the file is there, the interpreter or loader that it "
-        "names is not"
+        "no such program in the sandbox; if the file is there, the interpreter or loader that "
+        "it names is not"
     ),
     (ErrorLocation.EXECVE, errno_names.EACCES): (
         "not executable: set its x bit, and see that the directory is not mounted noexec"

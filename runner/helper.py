@@ -80,7 +80,9 @@ class Keeper:
             except OSError as error:
                 self._socket.close()
                 missing = f"the helper {program} does not start: {error.strerror}"
-                raise HostError(missing, "is it mounted noexec, or built for another machine?") from error
+                raise HostError(
+                    missing, "is it mounted noexec, or built for another machine?"
+                ) from error
         self._pidfd = os.pidfd_open(self.pid)
 
     def start(self, steps: Sequence[Step], *, clone_flags: int, fds: Sequence[int] = ()) -> int:
@@ -158,7 +160,9 @@ class Keeper:
             watch=watch,
         )
         parts = (request,) if memfd >= 0 else (request, plan)
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        ancillary = (
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        )
         try:
             self._socket.sendmsg(parts, ancillary)
         except (BrokenPipeError, ConnectionResetError) as error:
@@ -208,6 +212,6 @@ def _raise_failure(reply: wire.Reply, steps: Sequence[Step]) -> None:
         raise ChildError(
             ErrorLocation(reply.location),
             reply.error,
-            reply.index if reply.index >= 0 else None,
+            reply.item if reply.item >= 0 else None,
             subject=subject,
         )

@@ -44,9 +44,7 @@ def sandbox_ids(
     uids = _two_ids(keeper, uid_map) if privileged else None
     gids = _two_ids(keeper, gid_map) if privileged else None
     if uids is None or gids is None:
-        return Ids(
-            (IdMap(PROGRAM_ID, euid),), (IdMap(PROGRAM_ID, egid),), None, separate=False
-        )
+        return Ids((IdMap(PROGRAM_ID, euid),), (IdMap(PROGRAM_ID, egid),), None, separate=False)
     credential = Credential(PROGRAM_ID, PROGRAM_ID)
     return Ids(_map_two(uids), _map_two(gids), credential, separate=True)
 

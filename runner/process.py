@@ -46,7 +46,7 @@ class Process:
             self.wait()
 
     def wait(self) -> Result:
-        """Wait for its end and say what happened. Raises ProtocolError if the keeper has died."""
+        """Wait for its end and say what happened; ProtocolError if the keeper has died."""
         with self._lock:
             if self._result is None:
                 try:

@@ -47,8 +47,8 @@ class Result:
 
     Times are nanoseconds and sizes bytes. CPU time and memory are of the whole process tree,
     without our own set-up, which is `setup_ns`; `wall_ns` runs from exec to exit.
-    `stdout` and `stderr` hold what was captured (b"" if nothing was asked for); `stdout_bytes` is
-    what the program wrote, which is more where `stdout_truncated`.
+    `stdout` and `stderr` hold what was captured (b"" if nothing was asked for); `stdout_bytes`
+    is what the program wrote, which is more where `stdout_truncated`.
     `enforced` maps each guarantee to what held it ("cgroup", "namespace", "rlimit", …) or None.
     """
 

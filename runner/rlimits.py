@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _OUR_PROCESSES: Final = 2
 
 # Without a cgroup the tree's memory is followed (native/follow.c), a look every few ms. Between
-# two looks it must not grow without bound; but the limit itself must not make malloc fail first,
-# or the cause would be lost.
+# two looks it must not grow without bound; but the limit itself must not make malloc fail
+# first, or the cause would be lost.
 _DATA_FACTOR: Final = 4
 
 
@@ -42,7 +42,9 @@ def rlimits_of(limits: Limits, *, cgroup_memory: bool, cgroup_processes: bool) -
     if limits.processes is not None and not cgroup_processes:
         both[resource.RLIMIT_NPROC] = limits.processes + _OUR_PROCESSES
     named = {rlimit.resource for rlimit in limits.rlimits}
-    ours = [Rlimit(number, value, value) for number, value in both.items() if number not in named]
+    ours = [
+        Rlimit(number, value, value) for number, value in both.items() if number not in named
+    ]
     return [*ours, *limits.rlimits]
 
 

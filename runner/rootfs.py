@@ -73,8 +73,8 @@ def kernel_file_systems() -> list[Mount]:
 def writable_places() -> list[Mount]:
     """Give /tmp and /dev/shm, each limited, and fresh for each run."""
     return [
-        Mount.tmpfs("/tmp", size=TMP_SIZE, inodes=TMP_INODES),  # noqa: S108 - inside the sandbox
-        Mount.tmpfs("/dev/shm", size=TMP_SIZE, inodes=TMP_INODES),  # noqa: S108
+        Mount.tmpfs("/tmp", size=TMP_SIZE, inodes=TMP_INODES),
+        Mount.tmpfs("/dev/shm", size=TMP_SIZE, inodes=TMP_INODES),
     ]
 
 

@@ -47,7 +47,7 @@ STDOUT: Final = Stream.STDOUT
 
 DEFAULT_ENV: Final = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
-    "HOME": "/tmp",  # noqa: S108 - inside the sandbox
+    "HOME": "/tmp",
     "LANG": "C.UTF-8",
 }
 CAPTURE_LIMIT: Final = 64 * MiB
@@ -66,7 +66,7 @@ GUARANTEES: Final = (
     "capabilities",
 )
 
-_PIVOT: Final = "/tmp"  # noqa: S108 - any directory that exists everywhere; only covered inside
+_PIVOT: Final = "/tmp"
 
 
 class Sandbox:
@@ -89,7 +89,7 @@ class Sandbox:
         *,
         mounts: Sequence[Mount] = (),
         root: Sequence[Mount] | None = None,
-        work_dir: str = "/tmp",  # noqa: S108 - inside the sandbox
+        work_dir: str = "/tmp",
         env: Mapping[str, str] | None = None,
         limits: Limits | None = None,
         policy: str | bytes | None = "default",
@@ -99,7 +99,9 @@ class Sandbox:
     ) -> None:
         unknown = set(require) - set(GUARANTEES)
         if unknown:
-            message = f"require: {', '.join(sorted(unknown))!r}: known are {', '.join(GUARANTEES)}"
+            message = (
+                f"require: {', '.join(sorted(unknown))!r}: known are {', '.join(GUARANTEES)}"
+            )
             raise ConfigError(message)
         self._mounts = tuple(mounts)
         self._root = None if root is None else tuple(root)
@@ -284,9 +286,7 @@ class _Box:
         return Runner(
             args=args,
             env=env,
-            rlimits=rlimits.rlimits_of(
-                limits, cgroup_memory=grouped, cgroup_processes=grouped
-            ),
+            rlimits=rlimits.rlimits_of(limits, cgroup_memory=grouped, cgroup_processes=grouped),
             work_dir=work_dir,
             namespaces=self._runner.namespaces,
             credential=self._ids.credential,
@@ -375,7 +375,7 @@ def _load_policy(policy: str | bytes | None) -> bytes:
         return b""
     if isinstance(policy, bytes):
         return policy
-    from runner.seccomp import load  # noqa: PLC0415 - only where a name is given
+    from runner.seccomp import load
 
     return load(policy)
 

@@ -71,12 +71,9 @@ def format_size(size: int) -> str:
     """Write bytes for a person: `512 B`, `1.5 MiB`."""
     if size < KiB:
         return f"{size} B"
-    value = float(size)
-    for unit in ("KiB", "MiB", "GiB", "TiB"):
-        value /= KiB
-        if value < KiB:
-            break
-    return f"{value:.1f} {unit}"
+    power = min((size.bit_length() - 1) // 10, 4)
+    unit = ("KiB", "MiB", "GiB", "TiB")[power - 1]
+    return f"{size / KiB**power:.1f} {unit}"
 
 
 def format_ns(time_ns: int) -> str:

@@ -98,7 +98,7 @@ class Reply(NamedTuple):
     cause: int
     location: int
     error: int
-    index: int
+    item: int
     step: int
     setup_ns: int
     setup_cpu_ns: int
@@ -129,7 +129,7 @@ def encode_plan(steps: Sequence[Step]) -> bytes:
                 step.location,
                 step.phase,
                 0,
-                step.index,
+                step.item,
                 len(step.strings),
                 offset,
                 len(payload),

@@ -1,0 +1,23 @@
+"""From a `Runner` to ordered steps: what is done, by whom, and in which order.
+
+This is the one place where the order is written. The helper executes steps and knows only how
+each is done (native/steps.c). Pure: nothing here touches the kernel.
+"""
+
+from __future__ import annotations
+
+from runner.plan.box import box, clone_flags
+from runner.plan.program import program
+from runner.plan.steps import FD_CLOSED, FD_STDERR_PIPE, FD_STDOUT_PIPE, Op, Phase, Step
+
+__all__ = [
+    "FD_CLOSED",
+    "FD_STDERR_PIPE",
+    "FD_STDOUT_PIPE",
+    "Op",
+    "Phase",
+    "Step",
+    "box",
+    "clone_flags",
+    "program",
+]
