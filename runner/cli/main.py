@@ -27,14 +27,6 @@ if TYPE_CHECKING:
 _ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Interrupted(BaseException):
-    """A signal told us to end; raised wherever the main thread was."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number: Final = number
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and give the exit status."""
     _fill_standard_fds()
@@ -51,27 +43,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_and_report(options: SimpleNamespace, command: list[str]) -> int:
+    """Run and report; end early when a signal says so, with the status of its victim."""
+    interrupts: list[int] = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+        for each in _ENDING_SIGNALS:  # a second one shall not cut the clean-up short
+            signal.signal(each, signal.SIG_IGN)
+        interrupts.append(number)
+        raise KeyboardInterrupt  # so that each `with` on the way cleans up
+
     previous = {number: signal.getsignal(number) for number in _ENDING_SIGNALS}
     try:
         for number, handler in previous.items():
-            if handler != signal.SIG_IGN:  # nohup, and jobs in the background of a script
-                signal.signal(number, _interrupt)
-        return _report(options, _run(options, command))
-    except SandboxError as error:
-        return _report_error(options, error)
-    except Interrupted as interrupt:
-        report.say(f"cancelled by {signal.Signals(interrupt.number).name}")
-        return 128 + interrupt.number
+            if handler != signal.SIG_IGN:  # nohup, and background jobs of a script
+                signal.signal(number, interrupt)
+        return _outcome(options, command)
+    except BaseException as error:
+        # An interrupt may have become something else, such as a RuntimeError of a class body.
+        if interrupts:
+            report.say(f"cancelled by {signal.Signals(interrupts[0]).name}")
+            return 128 + interrupts[0]
+        # Python would exit with 1, which is the program's to say.
+        sys.excepthook(type(error), error, error.__traceback__)
+        return report.SANDBOX_FAILED
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    """Leave by an exception, so that each `with` on the way cleans up."""
-    for each in _ENDING_SIGNALS:  # a second signal shall not cut that short
-        signal.signal(each, signal.SIG_IGN)
-    raise Interrupted(number)
+def _outcome(options: SimpleNamespace, command: list[str]) -> int:
+    try:
+        result = _run(options, command)
+    except SandboxError as error:
+        return _report_error(options, error)
+    return _report(options, result)
 
 
 def _run(options: SimpleNamespace, command: list[str]) -> Result:

@@ -26,7 +26,12 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    return {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "PYTHONPATH": ROOT, "LC_ALL": "C.UTF-8"}
+    return {
+        "PATH": "/usr/bin:/bin",
+        "HOME": "/nonexistent",
+        "PYTHONPATH": ROOT,
+        "LC_ALL": "C.UTF-8",
+    }
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import types
 
@@ -252,3 +253,29 @@ def test_quiet_says_nothing(
     monkeypatch.chdir("/")
     assert main(["-q", "prog"]) == 0
     assert capfd.readouterr() == ("", "")
+
+
+def test_interrupt_that_became_another_exception_is_still_one(
+    recorder: type[_Recorder],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def run(*_: object, **__: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            raise RuntimeError from error
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(recorder, "run", run)
+    assert main(["prog"]) == 143
+    assert capfd.readouterr().err == "run-sandboxed: cancelled by SIGTERM\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_mistake_of_ours_is_not_the_programs_exit_status(
+    recorder: type[_Recorder], capfd: pytest.CaptureFixture[str]
+) -> None:
+    recorder.outcome = "no result"  # type: ignore[assignment]
+    assert main(["prog"]) == 125
+    assert capfd.readouterr().err.startswith("Traceback (most recent call last):\n")
