@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.cgroup import CpuFormat, Groups, Parent
+from runner.cgroup import CpuFormat, Groups, Parent, Resource, v2
 from runner.cgroup.owner import MARK
 from runner.config import Limits
 from runner.errors import HostError
@@ -48,14 +48,21 @@ def host() -> Host:
 
 
 @pytest.fixture
-def parent(host: Host) -> Iterator[Parent]:
+def parent(host: Host) -> Parent:
     found = Parent.find(host)
     if found is None or found.why_not:
-        pytest.skip("needs cgroups with cpu time, memory and processes")
-    before = set(os.listdir("/proc/self/fd"))
-    yield found
-    assert groups_of(found, os.getpid()) == set()
-    assert set(os.listdir("/proc/self/fd")) == before
+        pytest.skip("needs a cgroup tree that we may write to")
+    return found
+
+
+@pytest.fixture
+def v2_groups(host: Host) -> Iterator[Groups]:
+    """Groups in the v2 tree alone, which on a hybrid host has no controllers."""
+    place, why_not = v2.find(host, [Resource.CPU])
+    if place is None:
+        pytest.skip(f"needs cgroup v2: {why_not.missing}")
+    with Parent((place,), {}, residue=0).create() as made:
+        yield made
 
 
 @pytest.fixture
@@ -177,9 +184,9 @@ def test_memory_limit_when_lowered_raised_and_lifted_is_the_one_that_holds(
         assert run(groups, lambda: touch(32 * MiB), Limits(memory=limit)) == status
 
 
-def test_memory_limit_below_what_v1_cannot_reclaim_is_a_host_error(groups: Groups) -> None:
-    if groups.cpu is None or groups.cpu[1] is not CpuFormat.V1_CPUACCT_USAGE:
-        pytest.skip("needs the memory controller in v1: v2 kills instead")
+def test_memory_limit_below_what_is_in_use_is_refused_by_v1_and_kills_in_v2(
+    groups: Groups, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ready, tell = os.pipe()
 
     def occupy() -> None:
@@ -188,22 +195,24 @@ def test_memory_limit_below_what_v1_cannot_reclaim_is_a_host_error(groups: Group
         signal.pause()
         del memory
 
-    # So much that no group counts as empty enough to be used again: give it that leave.
-    for member in groups._members:
-        member.is_stale = lambda: False  # type: ignore[method-assign]
     groups.prepare(Limits())
     pid = start(groups, occupy)
     os.read(ready, 1)
     os.close(ready)
     os.close(tell)
-    with pytest.raises(HostError) as caught:
+    for member in groups._members:  # else prepare would take a new group
+        monkeypatch.setattr(member, "is_stale", lambda: False)
+    if groups.clone_into is None:
+        with pytest.raises(HostError) as caught:
+            groups.prepare(Limits(memory=MiB))
+        assert caught.value.missing == "cannot prepare a cgroup: Device or resource busy"
+        assert caught.value.hint == (
+            "the limit is below what the kernel still charges to the group: raise it"
+        )
+        os.kill(pid, signal.SIGKILL)
+    else:
         groups.prepare(Limits(memory=MiB))
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    assert caught.value.missing == "cannot prepare a cgroup: Device or resource busy"
-    assert caught.value.hint == (
-        "the limit is below what the kernel still charges to the group: raise it"
-    )
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
 
 
 def test_fork_beyond_the_limit_is_refused_and_counted(groups: Groups) -> None:
@@ -308,21 +317,42 @@ def test_join_by_another_user_in_a_user_namespace_works_with_our_fds(groups: Gro
     assert groups.usage().processes_peak in {None, 1}
 
 
-def test_clone_into_the_v2_group_starts_a_process_there(groups: Groups) -> None:
-    if groups.clone_into is None:
-        pytest.skip("needs a group in v2")
-    groups.prepare(Limits())
-    # struct clone_args of clone3(2): flags, six fields not used (the exit signal is the 5th),
-    # then set_tid, its size, and the cgroup.
+def test_clone_into_the_v2_group_starts_a_process_there(v2_groups: Groups) -> None:
+    assert v2_groups.clone_into is not None
+    # struct clone_args of clone3(2): flags first, the exit signal fifth, the cgroup last.
     into_cgroup, clone3 = 0x2_0000_0000, 435
-    args = (ctypes.c_uint64 * 11)(
-        into_cgroup, 0, 0, 0, signal.SIGCHLD, *[0] * 5, groups.clone_into
-    )
+    words = [into_cgroup, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, v2_groups.clone_into]
+    args = (ctypes.c_uint64 * len(words))(*words)
     pid = ctypes.CDLL(None).syscall(clone3, args, ctypes.sizeof(args))
     if pid == 0:
         with open("/proc/self/cgroup", encoding="ascii") as file:
             os._exit(f"/{MARK}." in file.read())
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+
+
+def test_kill_file_of_a_v2_group_ends_all_in_it(v2_groups: Groups) -> None:
+    if v2_groups.kill is None:
+        pytest.skip("needs cgroup.kill (Linux 5.14)")
+    v2_groups.prepare(Limits())
+    pid = start(v2_groups, signal.pause)
+    with open(f"/proc/{pid}/cgroup", encoding="ascii") as file:
+        while f"/{MARK}." not in file.read():
+            file.seek(0)
+    os.write(v2_groups.kill, b"1")
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+
+
+def test_cpu_stat_of_a_v2_group_splits_user_and_system(v2_groups: Groups) -> None:
+    assert v2_groups.enforces["cpu_time"] == "cgroup"
+    run(v2_groups, lambda: burn(0.1))
+    usage = v2_groups.usage()
+    assert usage.cpu_ns is not None
+    assert usage.user_ns is not None
+    assert usage.system_ns is not None
+    assert usage.cpu_ns >= 100_000_000
+    # Each is rounded down to a microsecond by itself.
+    assert abs(usage.user_ns + usage.system_ns - usage.cpu_ns) <= 2000
+    assert usage.oom_kills is None
 
 
 def test_enforces_names_cgroup_for_each_resource(groups: Groups) -> None:
