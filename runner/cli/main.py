@@ -58,7 +58,7 @@ def _run_and_report(options: SimpleNamespace, command: list[str]) -> int:
             if handler != signal.SIG_IGN:  # nohup, and background jobs of a script
                 signal.signal(number, interrupt)
         return _outcome(options, command)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - what is not ours is told below
         # An interrupt may have become something else, such as a RuntimeError of a class body.
         if interrupts:
             report.say(f"cancelled by {signal.Signals(interrupts[0]).name}")
