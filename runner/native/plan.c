@@ -90,7 +90,8 @@ static bool payload_valid(struct step *step, const struct op_shape *shape,
 static bool step_decode(struct step *step, const char ***pointers, const struct wire_step *wire,
                         const uint8_t *data, size_t data_bytes, unsigned fd_count)
 {
-    if (wire->op >= OP_END || wire->phase >= PHASE_END || !location_known(wire->location))
+    if (wire->op >= OP_END || wire->phase >= PHASE_END || !location_known(wire->location) ||
+        wire->reserved)
         return false;
     if (wire->offset > data_bytes || wire->length > data_bytes - wire->offset)
         return false;
@@ -111,18 +112,19 @@ static bool step_decode(struct step *step, const char ***pointers, const struct 
 }
 
 /* Count all strings, refusing more than there are bytes, so that the array is bounded. */
-static bool count_strings(const uint8_t *steps, unsigned count, size_t data_bytes, size_t *total)
+static bool count_strings(const uint8_t *steps, unsigned count, size_t data_bytes,
+                          size_t *total, int *fault)
 {
     *total = count; /* a NULL behind each list */
     size_t strings = 0;
     for (unsigned i = 0; i < count; i++) {
         struct wire_step wire;
         memcpy(&wire, steps + i * sizeof wire, sizeof wire);
-        if (wire.strings > wire.length)
-            return false;
         strings += wire.strings;
-        if (strings > data_bytes)
+        if (wire.strings > wire.length || strings > data_bytes) {
+            *fault = (int)i;
             return false;
+        }
     }
     *total += strings;
     return true;
@@ -145,7 +147,7 @@ int plan_decode(struct plan *plan, const uint8_t *bytes, size_t size, unsigned f
         return -1;
     const uint8_t *steps = bytes + sizeof header;
     size_t total = 0;
-    if (!count_strings(steps, header.step_count, header.data_bytes, &total))
+    if (!count_strings(steps, header.step_count, header.data_bytes, &total, fault))
         return -1;
     plan->steps = calloc(header.step_count, sizeof *plan->steps);
     plan->strings = calloc(total, sizeof *plan->strings);
