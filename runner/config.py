@@ -114,24 +114,10 @@ class Rlimit:
 RLIMITS: Final[Mapping[str, int]] = {
     name: number
     for number, name in enumerate(
-        [
-            "CPU",
-            "FSIZE",
-            "DATA",
-            "STACK",
-            "CORE",
-            "RSS",
-            "NPROC",
-            "NOFILE",
-            "MEMLOCK",
-            "AS",
-            "LOCKS",
-            "SIGPENDING",
-            "MSGQUEUE",
-            "NICE",
-            "RTPRIO",
-            "RTTIME",
-        ]
+        (
+            *("CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK"),
+            *("AS", "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"),
+        )
     )
 }
 

@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, Final
 
 from runner.config import IdMap
 from runner.errors import HostError
+from runner.rootfs import SYSTEM_DIRECTORIES, RootEntry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-# What holds programs and libraries, with a merged or a split /usr, on 32 and 64 bits.
-SYSTEM_DIRECTORIES: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr")
 
 _CAP_SETGID, _CAP_SETUID, _CAP_SYS_ADMIN = 6, 7, 21  # <linux/capability.h>
 _PRIVILEGED: Final = frozenset({_CAP_SETGID, _CAP_SETUID, _CAP_SYS_ADMIN})
@@ -43,14 +41,6 @@ class CgroupMount:
     root: str = "/"
     controllers: frozenset[str] = frozenset()
     readonly: bool = False
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class RootEntry:
-    """A system directory in the host's root; `link` is its text if it is a symlink."""
-
-    name: str
-    link: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Final
 
 from runner.config import Mount
@@ -10,7 +11,9 @@ from runner.units import MiB
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from runner.host import RootEntry
+
+# What holds programs and libraries, with a merged or a split /usr, on 32 and 64 bits.
+SYSTEM_DIRECTORIES: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr")
 
 TMP_SIZE: Final = 64 * MiB
 TMP_INODES: Final = 16 * 1024
@@ -41,6 +44,14 @@ _ETC_FILES: Final = {
     "hosts": b"127.0.0.1 localhost\n::1 localhost\n",
     "nsswitch.conf": b"passwd: files\ngroup: files\nhosts: files\n",
 }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RootEntry:
+    """A system directory in the host's root; `link` is its text if it is a symlink."""
+
+    name: str
+    link: str | None = None
 
 
 def default_root(entries: Iterable[RootEntry]) -> list[Mount]:
