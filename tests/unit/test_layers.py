@@ -1,6 +1,7 @@
 """The layers of the package (docs/design.md): a module imports from its own or a lower layer.
 
-Imports under TYPE_CHECKING count too: a type is a dependency like any other.
+Imports under TYPE_CHECKING count too: a type is a dependency like any other. The exception is
+runner.host, whose frozen values are passed as arguments and so may be named everywhere.
 """
 
 from __future__ import annotations
@@ -49,12 +50,22 @@ def layer_of(module: str) -> int | None:
 
 
 def imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    """Give the modules that a file imports, but for the types of the host's values."""
+    tree = ast.parse(path.read_bytes())
+    type_only = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in block.body
+    }
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
             assert node.module is not None
+            if node.module == "runner.host" and node in type_only:
+                continue
             for alias in node.names:
                 # "from runner import units" names a module, "from runner import run" does not.
                 name = f"{node.module}.{alias.name}"
