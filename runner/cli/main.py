@@ -122,8 +122,13 @@ def limits_of(options: SimpleNamespace) -> Limits:
 
 def _settings(options: SimpleNamespace) -> dict[str, Any]:
     """Give the arguments of Sandbox that have an option and were given."""
+    from runner.idmap import PROGRAM_ID
     from runner.sandbox import DEFAULT_ENV
 
+    if options.user not in (None, (PROGRAM_ID, PROGRAM_ID)):
+        uid, gid = options.user
+        message = f"--user: '{uid}:{gid}': inside, the ids are always {PROGRAM_ID}:{PROGRAM_ID}"
+        raise ConfigError(message)
     settings: dict[str, Any] = {"share_net": options.share_net}
     if options.host_name is not None:
         settings["host_name"] = options.host_name

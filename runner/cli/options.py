@@ -70,7 +70,7 @@ OPTIONS: Final = (
     Option(_L, "address_space", ("--address-space",), "SIZE", values.size,
            "address space of each process; Java, Go, sanitizers reserve more than they use"),
     Option(_L, "output", ("--output",), "SIZE", values.size,
-           "bytes written to stdout and stderr, and size of each file written"),
+           "size of each file written, standard output and error too where they are files"),
     Option(_L, "file_size", ("--file-size",), "SIZE", values.size,
            "size of each file written"),
     Option(_L, "processes", ("-p", "--processes"), "N", values.count,

@@ -296,6 +296,44 @@ def test_rlimit_options_reach_the_program(command: Command) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["-t0.2", "sh", "-c", "while :; do :; done"], "cpu_time_limit"),
+        (["-w0.2", "sleep", "60"], "wall_time_limit"),
+        (["--idle-time=0.2", "sleep", "60"], "idle_time_limit"),
+        (["-m16M", "sh", "-c", "exec head -c 200M /dev/zero | tail -c 199M"], "memory_limit"),
+        pytest.param(
+            ["-p8", "sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do sleep 9 & done"],
+            "process_limit",
+            marks=pytest.mark.cgroup,  # only a cgroup counts the forks that it refused
+        ),
+        (["--stdout=out", "--output=64K", "head", "-c1M", "/dev/zero"], "output_limit"),
+        (["--file-size=64K", "dd", "if=/dev/zero", "of=/tmp/x", "count=999"], "output_limit"),
+    ],
+)
+def test_limit_reached_is_124_and_named(
+    words: list[str], status: str, command: Command
+) -> None:
+    done = command("--json=/dev/stderr", "-q", *words)
+    result = json.loads(done.stderr.splitlines()[-1])
+    assert (done.returncode, result["status"]) == (124, status)
+
+
+def test_extra_time_lets_it_run_on_past_the_limit(command: Command) -> None:
+    done = command("--json", "-t0.1", "--extra-time=0.2", "sh", "-c", "while :; do :; done")
+    result = json.loads(done.stderr)
+    assert (done.returncode, result["status"]) == (124, "cpu_time_limit")
+    # It is killed at 0.3 s; a busy machine may look late, never early.
+    assert result["cpu_ns"] >= 300_000_000
+
+
+def test_output_limit_of_a_pipe_is_told_to_be_none(command: Command) -> None:
+    done = command("--output=1K", "true")
+    note = b"--output does not count what goes to a terminal or into a pipe\n"
+    assert done.stderr.startswith(b"run-sandboxed: note: " + note)
+
+
 # Interruption.
 
 
