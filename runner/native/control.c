@@ -44,7 +44,8 @@ static int map_plan(struct frame *frame)
     const int wanted = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
     struct stat status;
     size_t size = frame->request.plan_bytes;
-    if ((fcntl(fd, F_GET_SEALS) & wanted) != wanted || fstat(fd, &status) < 0 ||
+    int seals = fcntl(fd, F_GET_SEALS); /* -1 for what cannot be sealed, where all bits are set */
+    if (seals < 0 || (seals & wanted) != wanted || fstat(fd, &status) < 0 ||
         status.st_size != (off_t)size || size == 0 || size > WIRE_PLAN_MAX)
         return -EPROTO;
     void *bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
