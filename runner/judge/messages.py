@@ -172,18 +172,22 @@ def _objects(blocks: Iterable[bytes], max_bytes: int) -> Iterator[object]:
     # may grow beyond it, so what came in since the last whole object is counted here.
     unpacker = msgpack.Unpacker(max_buffer_size=2 * max_bytes, max_array_len=64, max_map_len=64)
     fed = ended = 0
-    try:
-        for block in blocks:
-            unpacker.feed(block)
-            fed += len(block)
-            for item in unpacker:
-                ended = unpacker.tell()
-                yield item
-            _check_size(fed - ended, max_bytes)
-    except (msgpack.BufferFull, msgpack.UnpackException, ValueError) as error:
-        raise ConfigError(f"message not understood, nor what follows: {error!r}") from error
+    for block in blocks:
+        fed += len(block)
+        for item in _unpacked(unpacker, block):
+            ended = unpacker.tell()
+            yield item
+        _check_size(fed - ended, max_bytes)
     if fed != ended:
         raise ConfigError("the stream ends in the middle of a message")
+
+
+def _unpacked(unpacker: msgpack.Unpacker, block: bytes) -> Iterator[object]:
+    try:
+        unpacker.feed(block)
+        yield from unpacker
+    except (msgpack.UnpackException, ValueError) as error:
+        raise ConfigError(f"message not understood, nor what follows: {error!r}") from error
 
 
 def _check_size(size: int, max_bytes: int) -> None:

@@ -32,7 +32,8 @@ class Workspace:
     """Owns the directories `build` and `run`; `close` removes them."""
 
     def __init__(self) -> None:
-        self._parent: Final = Path(tempfile.mkdtemp(prefix="run-sandboxed-"))  # mode 0700
+        prefix = f"run-sandboxed.{os.getpid()}."
+        self._parent: Final = Path(tempfile.mkdtemp(prefix=prefix))  # mode 0700
         self.build: Final = self._parent / "build"
         self.run: Final = self._parent / "run"
         for directory, mode in ((self.build, 0o777), (self.run, 0o755)):
@@ -99,16 +100,18 @@ def _copy(name: str, build: int, run: int, max_bytes: int) -> int:
     except OSError as error:
         # ELOOP: a symbolic link; ENXIO: a socket; EACCES: a file without permissions.
         raise ArtefactError(f"{name}: no plain file: {error.strerror}") from error
-    with os.fdopen(fd, "rb", buffering=0) as source:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise ArtefactError(f"{name}: no plain file")
         copied = 0
         with _create(name, run, 0o755) as target:
-            while block := source.read(_COPY_BYTES):
+            while block := os.read(fd, _COPY_BYTES):
                 copied += len(block)
                 if copied > max_bytes:
                     raise ArtefactError(f"{name}: the artefacts are above their size limit")
                 target.write(block)
+    finally:
+        os.close(fd)
     return copied
 
 
