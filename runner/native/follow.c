@@ -62,6 +62,7 @@ static int64_t stat_cpu_ns(const char *text, bool own)
     return ticks * TICK_NS;
 }
 
+/* `name` begins with a newline: the process's own name, a line before, cannot hold one. */
 static int64_t status_field_bytes(const char *text, const char *name)
 {
     const char *at = strstr(text, name);
@@ -75,7 +76,7 @@ static void add_process(int proc, const char *pid, bool is_program, struct tree_
         usage->cpu_ns += stat_cpu_ns(text, !is_program);
     if (read_file(proc, pid, "status", text, sizeof text) > 0)
         usage->memory_bytes +=
-            status_field_bytes(text, "RssAnon:") + status_field_bytes(text, "RssShmem:");
+            status_field_bytes(text, "\nRssAnon:") + status_field_bytes(text, "\nRssShmem:");
     usage->processes++;
 }
 
