@@ -67,12 +67,13 @@ static void describe(void)
  */
 static int settle(void)
 {
-    sigset_t pipe_only;
+    sigset_t all, pipe_only;
+    sigfillset(&all);
     sigemptyset(&pipe_only);
     sigaddset(&pipe_only, SIGPIPE);
     for (int number = 1; number < NSIG; number++)
         (void)signal(number, SIG_DFL); /* EINVAL: KILL, STOP, and libc's own */
-    if (sigprocmask(SIG_SETMASK, &pipe_only, NULL) < 0)
+    if (sigprocmask(SIG_UNBLOCK, &all, NULL) < 0 || sigprocmask(SIG_BLOCK, &pipe_only, NULL) < 0)
         return -errno;
     (void)setsid(); /* EPERM: we lead a group already */
     (void)syscall(SYS_close_range, CONTROL_FD + 1, ~0u, 0); /* ENOSYS: they are close-on-exec */

@@ -62,15 +62,19 @@ int op_signals(const struct step *step, struct context *context)
     return (int)sys_result(sigprocmask(SIG_SETMASK, &none, NULL));
 }
 
-/* Tell the keeper that all is set up, and wait for its word. */
-int op_sync(const struct step *step, struct context *context)
+/* Tell the keeper that all is set up … */
+int op_sync_write(const struct step *step, struct context *context)
 {
     (void)step;
-    char word = 0;
-    if (context->sync < 0)
-        return -EBADF;
-    if (send(context->sync, &word, 1, MSG_NOSIGNAL) != 1)
-        return -errno;
+    const char word = 0;
+    return send(context->sync, &word, 1, MSG_NOSIGNAL) == 1 ? 0 : -errno;
+}
+
+/* … and wait for its word. */
+int op_sync_read(const struct step *step, struct context *context)
+{
+    (void)step;
+    char word;
     ssize_t got = recv(context->sync, &word, 1, 0);
     if (got < 0)
         return -errno;

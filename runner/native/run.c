@@ -47,7 +47,7 @@ static int launch(struct watch *watch, struct frame *frame, const struct plan *p
     };
     int sync[2] = {-1, -1}, notify[2] = {-1, -1};
     int error = capture_open(&watch->capture, frame, context.pipes);
-    if (error == 0 && steps_have(plan, OP_sync) &&
+    if (error == 0 && steps_have(plan, OP_sync_write) &&
         socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) < 0)
         error = -errno;
     if (error == 0 && (frame->request.flags & REQUEST_NOTIFY_EXEC) && pipe2(notify, O_CLOEXEC) < 0)

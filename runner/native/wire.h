@@ -119,7 +119,8 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
     X(place_fds, BLOB, 0, 0)         \
     X(close_range, NONE, 0, 0)       \
     X(signals, NONE, 0, 0)           \
-    X(sync, NONE, 0, 0)              \
+    X(sync_write, NONE, 0, 0)        \
+    X(sync_read, NONE, 0, 0)         \
     X(seccomp, BLOB, 0, 0)           \
     X(argv, STRINGS, 0, 0)           \
     X(envp, STRINGS, 0, 0)           \

@@ -105,7 +105,8 @@ def _exec(runner: Runner, candidates: Sequence[bytes], fd_count: int) -> Iterato
     yield Step(program, Op.ARGV, At.EXECVE, strings=argv)
     yield Step(program, Op.ENVP, At.EXECVE, strings=envp)
     if runner.sync_func is not None:
-        yield Step(program, Op.SYNC, At.SYNC_READ)
+        yield Step(program, Op.SYNC_WRITE, At.SYNC_WRITE)
+        yield Step(program, Op.SYNC_READ, At.SYNC_READ)
     if runner.seccomp:
         # The last but one: it need allow nothing but what the program needs.
         yield Step(program, Op.SECCOMP, At.SECCOMP, (0,), data=runner.seccomp)

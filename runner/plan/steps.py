@@ -50,11 +50,12 @@ class Op(enum.IntEnum):
     PLACE_FDS = 31
     CLOSE_RANGE = 32
     SIGNALS = 33
-    SYNC = 34
-    SECCOMP = 35
-    ARGV = 36
-    ENVP = 37
-    EXEC = 38
+    SYNC_WRITE = 34
+    SYNC_READ = 35
+    SECCOMP = 36
+    ARGV = 37
+    ENVP = 38
+    EXEC = 39
 
 
 class Phase(enum.IntEnum):

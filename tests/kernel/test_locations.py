@@ -1,0 +1,298 @@
+"""Each failing step is reported as it is: location, errno, index. F43, F45, FE1–FE32, T1, T2.
+
+Real causes where there is one; else the keeper is started by deny_syscall.c, which makes one
+system call fail. LOCATIONS lists every member that a plan or the keeper can report, and a test
+compares it with the sources, so that a new one without a fault fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import runner
+from runner import (
+    ChildError,
+    Credential,
+    ErrorLocation,
+    IdMap,
+    Mount,
+    Namespace,
+    Rlimit,
+    Runner,
+    helper,
+    plan,
+    wire,
+)
+from runner.plan import Op, Phase, Step
+
+At = ErrorLocation
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.userns
+
+USER_MOUNT = Namespace.USER | Namespace.MOUNT | Namespace.PID
+# x86_64 and aarch64 number these alike only by luck: ask the headers.
+SYSCALL_NAMES = (
+    *("capset", "chdir", "clone", "close_range", "dup2", "fcntl", "mount", "mount_setattr"),
+    *("pipe2", "pivot_root", "prctl", "recvfrom", "rmdir", "rt_sigprocmask", "sendto", "setns"),
+    *("sethostname", "setsid", "umount2", "unshare"),
+)
+
+
+@pytest.fixture(scope="session")
+def syscalls() -> dict[str, int]:
+    text = "#include <sys/syscall.h>\n" + "\n".join(
+        f"#ifdef SYS_{name}\n@{name} SYS_{name}\n#endif" for name in SYSCALL_NAMES
+    )
+    out = subprocess.run(
+        ["gcc", "-E", "-P", "-"], input=text, capture_output=True, text=True, check=True
+    ).stdout
+    return {name: int(number) for name, number in re.findall(r"@(\w+) (\d+)", out)}
+
+
+@pytest.fixture(scope="session")
+def deny_syscall(tmp_path_factory: pytest.TempPathFactory) -> str:
+    program = tmp_path_factory.mktemp("deny") / "deny_syscall"
+    source = ROOT / "tests" / "deny_syscall.c"
+    subprocess.run(["gcc", "-Wall", "-o", program, source], check=True)
+    return str(program)
+
+
+class Fault(NamedTuple):
+    """A set-up, the system call to fail in it (name, errno, argument), and the report."""
+
+    setup: dict[str, Any]
+    error: int
+    index: int | None = None
+    deny: str | None = None
+    arg: tuple[int, int] | None = None
+
+
+PIVOT: dict[str, Any] = {"namespaces": USER_MOUNT, "pivot_root": "/tmp"}
+USR = (Mount.tmpfs("/a"), Mount.bind("/usr"))
+LINKS = (Mount.symlink("usr/bin", "/bin"), Mount.symlink("usr/lib", "/lib"))
+MS_REMOUNT_ROOT = 32 | 4096 | 1 | 2 | 4
+MS_PRIVATE = 16384 | 1 << 18
+PR_CAPBSET_DROP, PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_SECUREBITS = 24, 1, 38, 28
+
+
+def go_on(pid: int) -> None:
+    assert pid > 0
+
+
+LOCATIONS: dict[ErrorLocation, Fault] = {
+    At.CLONE: Fault({"namespaces": USER_MOUNT}, errno.ENOSPC, deny="clone"),
+    At.UNSHARE_USER_READ: Fault(
+        {"namespaces": USER_MOUNT, "uid_mappings": (IdMap(0, 4_294_000_000, 1_000_000),)},
+        errno.EINVAL,
+    ),
+    At.SETGROUPS: Fault(
+        {"namespaces": USER_MOUNT, "credential": Credential(0, 0, (7,))}, errno.EPERM
+    ),
+    At.SETGID: Fault({"namespaces": USER_MOUNT, "credential": Credential(0, 77)}, errno.EINVAL),
+    At.SETUID: Fault({"namespaces": USER_MOUNT, "credential": Credential(77, 0)}, errno.EINVAL),
+    At.DUP3: Fault({}, errno.EMFILE, deny="dup2"),
+    At.FCNTL: Fault({"files": (0,) * 40}, errno.EMFILE, deny="fcntl", arg=(1, 1030)),
+    At.SETSID: Fault({}, errno.EPERM, deny="setsid"),
+    At.MOUNT_ROOT: Fault(
+        {"namespaces": USER_MOUNT}, errno.EPERM, deny="mount", arg=(3, MS_PRIVATE)
+    ),
+    At.MOUNT_TMPFS: Fault(
+        {"namespaces": USER_MOUNT, "pivot_root": "/nonexistent"}, errno.ENOENT
+    ),
+    At.MOUNT_CHDIR: Fault(PIVOT, errno.EIO, deny="chdir"),
+    At.MOUNT: Fault(
+        PIVOT | {"mounts": (Mount.directory("/d"), Mount.proc(), Mount.tmpfs("/t"))},
+        errno.EPERM,
+        index=1,
+        deny="mount",
+        arg=(3, 2 | 4 | 8),
+    ),
+    At.MOUNT_MKDIR: Fault(
+        PIVOT | {"mounts": (Mount.file("/f", b""), Mount.tmpfs("/f/below"))},
+        errno.ENOTDIR,
+        index=1,
+    ),
+    At.PIVOT_ROOT: Fault(PIVOT, errno.EPERM, deny="pivot_root"),
+    At.UMOUNT: Fault(PIVOT, errno.EBUSY, deny="umount2"),
+    At.UNLINK: Fault(PIVOT, errno.EBUSY, deny="rmdir"),
+    At.MOUNT_READONLY: Fault(PIVOT, errno.EPERM, deny="mount", arg=(3, MS_REMOUNT_ROOT)),
+    At.CHDIR: Fault({"work_dir": "/nonexistent"}, errno.ENOENT),
+    At.SETRLIMIT: Fault(
+        {"rlimits": [Rlimit(7, 64, 64), Rlimit(99, 1, 1)]},
+        errno.EINVAL,
+        index=1,
+    ),
+    At.SET_NO_NEW_PRIVS: Fault(
+        {"no_new_privs": True}, errno.EINVAL, deny="prctl", arg=(0, PR_SET_NO_NEW_PRIVS)
+    ),
+    At.DROP_CAPABILITY: Fault(
+        {"namespaces": USER_MOUNT, "drop_caps": True},
+        errno.EPERM,
+        deny="prctl",
+        arg=(0, PR_SET_SECUREBITS),
+    ),
+    At.SET_CAP: Fault(
+        {"namespaces": USER_MOUNT, "drop_caps": True}, errno.EPERM, deny="capset"
+    ),
+    At.SECCOMP: Fault({"seccomp": b"\x05\0\0\0\xff\0\0\0"}, errno.EINVAL),
+    At.SYNC_WRITE: Fault({"sync_func": go_on}, errno.EPIPE, deny="sendto", arg=(2, 1)),
+    At.SYNC_READ: Fault({"sync_func": go_on}, errno.EIO, deny="recvfrom", arg=(2, 1)),
+    At.EXECVE: Fault({"args": ["/nonexistent"]}, errno.ENOENT),
+    At.UNSHARE: Fault(
+        {"namespaces": Namespace.USER | Namespace.CGROUP}, errno.ENOSPC, deny="unshare"
+    ),
+    At.SETNS: Fault({"namespaces": USER_MOUNT}, errno.EPERM, deny="setns"),
+    At.HOSTNAME: Fault(
+        {"namespaces": Namespace.USER | Namespace.UTS, "host_name": "x"},
+        errno.EPERM,
+        deny="sethostname",
+    ),
+    At.SYMLINK: Fault(
+        PIVOT | {"mounts": (Mount.directory("/a"), Mount.symlink("x", "/a"))},
+        errno.EEXIST,
+        index=1,
+    ),
+    At.FILE: Fault(
+        PIVOT | {"mounts": (Mount.file("/a", b""), Mount.file("/a", b""))},
+        errno.EEXIST,
+        index=1,
+    ),
+    At.MOUNT_SOURCE: Fault(
+        PIVOT | {"mounts": (Mount.bind("/nonexistent"),)}, errno.ENOENT, index=0
+    ),
+    At.MOUNT_ATTRIBUTES: Fault(
+        PIVOT | {"mounts": USR}, errno.ENOSYS, index=1, deny="mount_setattr"
+    ),
+    At.PARENT_DEATH: Fault({}, errno.EINVAL, deny="prctl", arg=(0, PR_SET_PDEATHSIG)),
+    At.CLOSE_RANGE: Fault({}, errno.EPERM, deny="close_range", arg=(2, 4)),
+    At.SIGNALS: Fault({}, errno.EINVAL, deny="rt_sigprocmask", arg=(0, 2)),
+    At.BOUNDING: Fault(
+        {"namespaces": USER_MOUNT, "drop_caps": True},
+        errno.EPERM,
+        deny="prctl",
+        arg=(0, PR_CAPBSET_DROP),
+    ),
+    At.PIPE: Fault({}, errno.EMFILE, deny="pipe2"),
+}
+
+# Reported by the keeper outside a `Runner`'s own steps; each has a test of its own below.
+OF_THE_KEEPER = {At.CGROUP, At.CLEAN, At.INIT, At.WATCH}
+
+
+def test_locations_in_the_sources_all_have_a_fault() -> None:
+    found = set()
+    for path in ROOT.glob("runner/plan/*.py"):
+        found |= set(re.findall(r"\bAt\.([A-Z_0-9]+)\b", path.read_text()))
+    for path in ROOT.glob("runner/native/*.c"):
+        found |= set(re.findall(r"\bLOCATION_([A-Z_0-9]+)\b", path.read_text()))
+    found -= {"NONE", "END"}
+    assert found == {at.name for at in LOCATIONS.keys() | OF_THE_KEEPER}
+
+
+@pytest.mark.parametrize("location", LOCATIONS, ids=lambda at: at.text)
+def test_step_that_fails_is_reported_with_location_errno_and_index(
+    location: ErrorLocation,
+    syscalls: dict[str, int],
+    deny_syscall: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fault = LOCATIONS[location]
+    if fault.deny is not None:
+        words = [deny_syscall, str(syscalls[fault.deny]), str(fault.error)]
+        words += [str(word) for word in fault.arg or ()]
+        wrapper = tmp_path / "keeper"
+        wrapper.write_text(f"#!/bin/sh\nexec {' '.join(words)} {helper.keeper_path()}\n")
+        wrapper.chmod(0o755)
+        monkeypatch.setattr(helper, "keeper_path", lambda: str(wrapper))
+    config = Runner(**{"args": ["/bin/true"], **fault.setup})
+    with pytest.raises(ChildError) as caught:
+        runner.start(config)
+    error = caught.value
+    assert (error.location, error.errno, error.index) == (location, fault.error, fault.index)
+
+
+def keeper_with(steps: list[Step]) -> helper.Keeper:
+    keeper = helper.Keeper()
+    try:
+        keeper.start(steps, clone_flags=0)
+    except BaseException:
+        keeper.close()
+        raise
+    return keeper
+
+
+NOTHING = Step(Phase.JOINED, Op.UMASK, At.CHDIR, (0o022,))
+
+
+def test_cgroup_that_cannot_be_entered_is_reported_with_its_index() -> None:
+    config = Runner(args=["/bin/true"])
+    with contextlib.closing(keeper_with([NOTHING])) as keeper, open("/dev/full", "w") as full:
+        steps = plan.program(config, candidates=[b"/bin/true"], files=[-1], cgroups=[0, 1])
+        null = os.open("/dev/null", os.O_WRONLY)
+        keeper.send_run(steps, fds=[null, full.fileno()], watch=wire.Watch(), flags=0)
+        os.close(null)
+        with pytest.raises(ChildError) as caught:
+            keeper.receive(steps)
+    error = caught.value
+    assert (error.location, error.errno, error.index) == (At.CGROUP, errno.ENOSPC, 1)
+
+
+def test_place_that_cannot_be_made_fresh_is_reported_as_clean() -> None:
+    bad = Step(Phase.CLEAN, Op.KEEP_FRESH, At.CLEAN, (0, 0), (b"/nonexistent", b""), item=3)
+    with pytest.raises(ChildError) as caught:
+        keeper_with([NOTHING, bad])
+    error = caught.value
+    assert (error.location, error.errno, error.index) == (At.CLEAN, errno.ENOENT, 3)
+
+
+def test_init_that_has_died_is_reported_and_never_a_verdict() -> None:
+    with runner.Sandbox() as sandbox:
+        sandbox.start()
+        assert sandbox.init_pid is not None
+        os.kill(sandbox.init_pid, signal.SIGKILL)
+        with pytest.raises(ChildError) as caught:
+            sandbox.run(["sleep", "5"])
+        # The clone itself fails in a pid namespace without an init: ENOMEM, pid_namespaces(7).
+        at = (caught.value.location, caught.value.errno)
+        assert at in {(At.INIT, errno.ECHILD), (At.CLONE, errno.ENOMEM)}
+        assert sandbox.run(["true"]).ok
+
+
+def test_cpu_figure_that_cannot_be_read_is_reported_as_watch() -> None:
+    config = Runner(args=["/bin/sleep", "5"])
+    watch = wire.Watch(cpu_ns=10**9, cpu_fd=0, cpu_format=1)
+    with contextlib.closing(keeper_with([NOTHING])) as keeper, open("/dev/null") as null:
+        steps = plan.program(config, candidates=[b"/bin/sleep"], files=[-1])
+        keeper.send_run(steps, fds=[null.fileno()], watch=watch, flags=0)
+        with pytest.raises(ChildError) as caught:
+            keeper.receive(steps)
+    assert (caught.value.location, caught.value.errno) == (At.WATCH, errno.EIO)
+
+
+def test_error_text_reads_as_location_index_subject_and_errno() -> None:
+    error = ChildError(At.MOUNT, errno.EACCES, 3, subject="/usr")
+    assert str(error) == "mount[3] /usr: Permission denied (EACCES)"
+
+
+def test_error_text_shows_index_zero() -> None:
+    assert str(ChildError(At.SETRLIMIT, errno.EPERM, 0)).startswith("setrlimit[0]: ")
+
+
+def test_failing_starts_leave_no_process_and_no_fd() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(100):
+        with pytest.raises(ChildError):
+            runner.start(Runner(args=["/nonexistent"]))
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
