@@ -52,9 +52,9 @@ test-kernel: build ## run the tests that need namespaces and cgroups
 	@$(PYTHON) -m pytest tests/kernel tests/hostile
 
 lint: $(READY) ## find mistakes and bad style in Python, bad format everywhere
-	@$(PYTHON) -m ruff format --check
-	@$(PYTHON) -m ruff check
-	@.venv/bin/clang-format --dry-run --Werror $(C_FILES)
+	@status=0; $(PYTHON) -m ruff format --check || status=1; \
+	$(PYTHON) -m ruff check || status=1; \
+	.venv/bin/clang-format --dry-run --Werror $(C_FILES) || status=1; exit $$status
 
 fmt: $(READY) ## format Python and C
 	@$(PYTHON) -m ruff format
@@ -74,10 +74,9 @@ analyze: ## run cppcheck and gcc's analyzer on the helper
 
 sanitize: $(NATIVE_TESTS) ## run the helper's unit tests under ASan and UBSan
 	@status=0; for test in $(NATIVE_TESTS); do \
-	    echo "# $$test"; \
-	    output=$$("$$test" 2>&1) || { echo "# $$test: exit status $$?"; status=1; }; \
-	    echo "$$output"; \
-	    case "$$output" in *'not ok'*) status=1 ;; esac; \
+	    "$$test" >"$$test.log" 2>&1 || { cat "$$test.log"; status=1; }; \
+	    grep -q '^not ok' "$$test.log" && status=1; \
+	    echo "$$test: $$(grep -c '^ok' "$$test.log") checks ok"; \
 	done; exit $$status
 
 # A test is a program: tests/test_NAME.c and the whole helper but main.c. It prints a line
