@@ -1,8 +1,8 @@
 """Rules → BPF: a filter that is small, and quick to install as well as to run.
 
-The kernel, when a filter is installed, tries it with every system call number to learn which calls
-it always allows; those then skip the filter. So an installation costs some hundred runs of the
-filter, and libseccomp's list of comparisons makes it slow. Ours is a search tree:
+The kernel, when a filter is installed, tries it with every system call number to learn which
+calls it always allows; those then skip the filter. So an installation costs some hundred runs
+of the filter, and libseccomp's list of comparisons makes it slow. Ours is a search tree:
 
     the architecture                     a foreign one dies
     ├── ranges of numbers that get the same answer: a binary tree of JGE
@@ -11,7 +11,7 @@ filter, and libseccomp's list of comparisons makes it slow. Ours is a search tre
     └── one RET for each answer, shared
 
 A jump leads forward, and a conditional one at most 255 instructions far. So the code is built
-from its end: what an instruction jumps to exists already, and an equal instruction serves again.
+from its end: what an instruction jumps to is there already, and an equal one serves again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Names and numbers of system calls, for each architecture that we compile for.
 
 The one module that uses pyseccomp, and for its tables alone. What libseccomp resolves is
-checked here, for it answers an unknown name with -1 and a name of another architecture with some
-other negative number, neither of which is an error to it.
+checked here, for it answers an unknown name with -1 and a name of another architecture with
+some other negative number, neither of which is an error to it.
 """
 
 from __future__ import annotations
