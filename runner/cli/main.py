@@ -10,8 +10,8 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import FrameType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -87,8 +87,21 @@ def _run(options: SimpleNamespace, command: list[str]) -> Result:
         stdin, stdout, stderr = _open_streams(options, files)
         if options.output is not None and not (_is_file(stdout) and _is_file(stderr)):
             _note(options, "--output does not count what goes to a terminal or into a pipe")
-        with _sandbox(options, arrangement) as sandbox:
-            return sandbox.run(command, stdin=stdin, stdout=stdout, stderr=stderr)
+        # To be interrupted half-way through a start or an end would leave cgroups behind.
+        with _mask(signal.SIG_BLOCK), _sandbox(options, arrangement) as sandbox:
+            sandbox.start()
+            with _mask(signal.SIG_UNBLOCK):
+                return sandbox.run(command, stdin=stdin, stdout=stdout, stderr=stderr)
+
+
+@contextmanager
+def _mask(how: int) -> Iterator[None]:
+    """Hold back the signals that end us, or let them come."""
+    previous = signal.pthread_sigmask(how, _ENDING_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def _sandbox(options: SimpleNamespace, arrangement: places.Places) -> Sandbox:

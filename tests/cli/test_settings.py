@@ -43,6 +43,9 @@ class _Recorder:
     def __exit__(self, *_: object) -> None:
         pass
 
+    def start(self) -> None:
+        pass
+
     def run(self, args: list[str], **streams: object) -> Result:
         type(self).ran = (args, streams)
         if isinstance(self.outcome, SandboxError):
@@ -295,3 +298,20 @@ def test_mistake_of_ours_is_not_the_programs_exit_status(
     recorder.outcome = "no result"  # type: ignore[assignment]
     assert main(["prog"]) == 125
     assert capfd.readouterr().err.startswith("Traceback (most recent call last):\n")
+
+
+def test_interrupt_during_the_start_comes_after_it(
+    recorder: type[_Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+
+    def start(_self: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        events.append("started")
+
+    monkeypatch.setattr(recorder, "start", start)
+    monkeypatch.setattr(recorder, "run", lambda *_, **__: events.append("ran"))
+    monkeypatch.setattr(recorder, "__exit__", lambda *_: events.append("closed"))
+    assert main(["-q", "prog"]) == 143
+    assert events == ["started", "closed"]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
