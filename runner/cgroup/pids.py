@@ -26,7 +26,7 @@ class ProcessCounts:
 
 
 class PidsMeter:
-    """pids.max, with pids.events (Linux 4.10) and pids.peak (6.11) where they exist."""
+    """pids.max, with pids.events (Linux 4.10) and pids.peak (6.1) where they exist."""
 
     def __init__(self, directory: Directory) -> None:
         self.current = directory.open("pids.current")
