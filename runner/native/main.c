@@ -29,7 +29,14 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
-enum { CONTROL_FD = 3 };
+enum { CONTROL_FD = 3, KERNEL_SIGNALS = 64 };
+
+struct kernel_sigaction {
+    void (*handler)(int); /* NULL is SIG_DFL */
+    unsigned long flags;
+    void (*restorer)(void);
+    uint64_t mask;
+};
 
 static struct box box;
 
@@ -71,8 +78,11 @@ static int settle(void)
     sigfillset(&all);
     sigemptyset(&pipe_only);
     sigaddset(&pipe_only, SIGPIPE);
-    for (int number = 1; number < NSIG; number++)
-        (void)signal(number, SIG_DFL); /* EINVAL: KILL, STOP, and libc's own */
+    for (int number = 1; number <= KERNEL_SIGNALS; number++) {
+        /* Not signal(3), which refuses those that a libc keeps for itself. EINVAL: KILL, STOP. */
+        const struct kernel_sigaction by_default = {0};
+        (void)syscall(SYS_rt_sigaction, number, &by_default, NULL, sizeof by_default.mask);
+    }
     if (sigprocmask(SIG_UNBLOCK, &all, NULL) < 0 || sigprocmask(SIG_BLOCK, &pipe_only, NULL) < 0)
         return -errno;
     (void)setsid(); /* EPERM: we lead a group already */

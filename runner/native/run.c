@@ -24,7 +24,8 @@ static int64_t timeval_ns(struct timeval time)
 static _Noreturn void program_main(const struct plan *plan, struct context *context)
 {
     (void)steps_run(plan, PHASE_PROGRAM, context); /* only returns if a step failed */
-    _exit(127);
+    (void)syscall(SYS_exit_group, 127);
+    __builtin_trap(); /* its filter does not even let it exit */
 }
 
 static void reply_failure(struct wire_reply *reply, enum location location, int error)
