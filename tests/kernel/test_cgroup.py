@@ -367,6 +367,13 @@ def test_cpu_stat_of_a_v2_group_splits_user_and_system(v2_groups: Groups) -> Non
     assert usage.oom_kills is None
 
 
+def test_placement_is_by_the_file_that_needs_the_least_locking(groups: Groups) -> None:
+    files = [os.readlink(f"/proc/self/fd/{fd}").rpartition("/")[2] for fd in groups.placement]
+    assert files == [
+        "tasks" if m.place.version == 1 else "cgroup.procs" for m in groups._members
+    ]
+
+
 def test_enforces_names_cgroup_for_each_resource(groups: Groups) -> None:
     assert groups.enforces == dict.fromkeys(("cpu_time", "memory", "processes"), "cgroup")
 

@@ -118,6 +118,12 @@ def test_unified_host_where_no_place_has_all_takes_the_one_with_most(tmp_path: P
     )
 
 
+def test_unified_root_is_asked_to_pass_on_the_controllers_that_it_has(tmp_path: Path) -> None:
+    make_group(tmp_path, controllers="cpu memory pids", passed_on="cpu")
+    choose(host_of(CgroupMount(version=2, path=str(tmp_path))))
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+memory +pids"
+
+
 def test_container_with_cgroup_namespace_goes_no_higher_than_its_mount(tmp_path: Path) -> None:
     make_group(tmp_path, controllers="memory pids", passed_on="memory pids")
     inside = make_group(tmp_path / "box")
@@ -141,7 +147,10 @@ def test_v1_controller_that_we_may_not_use_is_the_reason_to_tell(tmp_path: Path)
     cpuacct, memory, pids, unified = hybrid(tmp_path)
     (tmp_path / "memory" / "cgroup.procs").unlink()
     layout = choose(host_of(cpuacct, memory, pids, unified))
-    assert [place.resources for place in layout.places] == [{CPU}, {PROCESSES}]
+    assert [(place.version, place.resources) for place in layout.places] == [
+        (1, {CPU}),
+        (1, {PROCESSES}),
+    ]
     why = layout.why_not[MEMORY].missing
     assert why.startswith(f"{tmp_path}/memory/cgroup.procs is not writable for uid ")
 
