@@ -184,7 +184,7 @@ class _Code:
         )
         if comparison.op in {Op.EQ, Op.NE}:
             return self._equal(high, self._equal(low, yes, no), no)
-        # x > v, and x <= v the other way round; x >= v, and x < v the other way round.
+        # "At most" is "more than" with the ways swapped, "less" is "at least".
         test = _IF_GT if comparison.op in {Op.GT, Op.LE} else _IF_GE
         place = self._ordered(test, low, yes, no)
         at, mask, value = high
@@ -242,8 +242,10 @@ class _Code:
 
     def _again(self, place: int) -> int:
         """Push an instruction that does what `place` does."""
-        if self.instructions[place][0] == _RETURN:
-            return self._push(self.instructions[place])
+        operation, _, _, value = self.instructions[place]
+        if operation == _RETURN:
+            self._places["answer", value] = self._push((_RETURN, 0, 0, value))
+            return self._places["answer", value]
         return self._push((_JUMP, 0, 0, len(self.instructions) - place - 1))
 
     def _push(self, instruction: tuple[int, int, int, int]) -> int:

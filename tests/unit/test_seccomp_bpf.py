@@ -281,6 +281,24 @@ def test_filter_longer_than_a_jump_decides_right_everywhere() -> None:
         assert decide(program, X86_64, number + 1, at) == ALLOW
 
 
+@pytest.mark.parametrize("odd", [True, False])
+def test_jump_as_far_as_can_be_and_one_further_lead_there(odd: bool) -> None:
+    # Rules of two instructions that all jump to one RET, after one of two or of three: so the
+    # distances grow by two, and 255 comes in one case and 256 in the other.
+    shift = (
+        (Comparison(1, 0xF0, Op.EQ, 0x30),) if odd else (Comparison(1, 2**32 - 1, Op.EQ, 1),)
+    )
+    equal = [(Comparison(0, 2**32 - 1, Op.EQ, index),) for index in range(1, 400)]
+    chosen = tuple(
+        Rule(Action(Verb.ERRNO, 7), ("read",), when, ("far",), 1) for when in (*equal, shift)
+    )
+    policy = Policy("far", Action(Verb.ALLOW), chosen)
+    program = bpf.compile_rules(policy, "x86_64", {"read": 0})
+    assert {decide(program, X86_64, 0, (index,)) for index in range(1, 400)} == {ERRNO | 7}
+    assert decide(program, X86_64, 0, (0, 0x31 if odd else 1)) == ERRNO | 7
+    assert decide(program, X86_64, 0, (400, 2)) == ALLOW
+
+
 def test_filter_longer_than_the_kernel_takes_is_refused() -> None:
     chosen = tuple(
         Rule(
