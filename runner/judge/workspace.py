@@ -7,6 +7,7 @@ read-only in the sandbox. Both lie in a directory that nobody else on this host 
 
 from __future__ import annotations
 
+import fcntl
 import fnmatch
 import os
 import shutil
@@ -19,6 +20,7 @@ from typing import BinaryIO, Final
 
 from runner.units import MiB
 
+_PREFIX: Final = "run-sandboxed.judge."
 MAX_ARTEFACTS: Final = 1000
 MAX_ARTEFACT_BYTES: Final = 256 * MiB  # all of a submission's together
 _COPY_BYTES: Final = MiB
@@ -32,8 +34,8 @@ class Workspace:
     """Owns the directories `build` and `run`; `close` removes them."""
 
     def __init__(self) -> None:
-        prefix = f"run-sandboxed.{os.getpid()}."
-        self._parent: Final = Path(tempfile.mkdtemp(prefix=prefix))  # mode 0700
+        remove_abandoned()
+        self._parent, self._owned = _make_parent()
         self.build: Final = self._parent / "build"
         self.run: Final = self._parent / "run"
         for directory, mode in ((self.build, 0o777), (self.run, 0o755)):
@@ -68,8 +70,57 @@ class Workspace:
 
     def close(self) -> None:
         """Remove everything; idempotent."""
-        if self._parent.exists():
+        if self._owned >= 0:
             shutil.rmtree(self._parent)
+            os.close(self._owned)
+            self._owned = -1
+
+
+def remove_abandoned() -> None:
+    """Remove what was left by processes of this user that were killed."""
+    with os.scandir(tempfile.gettempdir()) as entries:
+        ours = [entry.path for entry in entries if entry.name.startswith(_PREFIX)]
+    for path in ours:
+        try:
+            fd = _lock(path, fcntl.LOCK_NB)
+        except OSError:  # in use, another user's, just gone, or no directory
+            continue
+        try:
+            if _is_at(path, fd) and os.fstat(fd).st_uid == os.geteuid():
+                # What cannot be removed stays: it is no reason not to judge.
+                shutil.rmtree(path, ignore_errors=True)
+        finally:
+            os.close(fd)
+
+
+def _make_parent() -> tuple[Path, int]:
+    """Make the directory, mode 0700, and lock it: the kernel drops the lock when we die."""
+    while True:
+        path = tempfile.mkdtemp(prefix=_PREFIX)
+        try:
+            fd = _lock(path, 0)
+        except FileNotFoundError:
+            continue
+        if _is_at(path, fd):
+            return Path(path), fd
+        os.close(fd)  # remove_abandoned, elsewhere, was faster: before the lock
+
+
+def _is_at(path: str, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def _lock(path: str, flags: int) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | flags)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 @contextmanager

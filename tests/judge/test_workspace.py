@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from runner.judge.workspace import ArtefactError, Workspace
+from runner.judge.workspace import ArtefactError, Workspace, remove_abandoned
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -36,6 +41,30 @@ def test_close_removes_all_and_may_be_repeated(workspace: Workspace) -> None:
     workspace.close()
     workspace.close()
     assert not workspace.build.parent.exists()
+
+
+def test_workspace_of_a_killed_process_is_removed_by_the_next(tmp_path: Path) -> None:
+    code = "import os; from runner.judge.workspace import Workspace as W; W(); "
+    code += "os.kill(os.getpid(), 9)"
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    for _ in range(2):  # the second removes the first's
+        subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, check=False)
+        assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_workspaces_in_use_and_what_is_not_ours_are_kept(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    used = Workspace()
+    (tmp_path / "run-sandboxed.judge.file").touch()
+    (tmp_path / "run-sandboxed.judge.link").symlink_to(workspace.build)
+    (tmp_path / "other").mkdir()
+    before = set(tmp_path.iterdir())
+    remove_abandoned()
+    assert set(tmp_path.iterdir()) == before
+    assert workspace.build.exists()
+    used.close()
 
 
 def test_collect_copies_plain_files_and_empties_build(workspace: Workspace) -> None:
