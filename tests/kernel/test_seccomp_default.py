@@ -79,12 +79,12 @@ def answers(program: bytes, *calls: tuple[str, tuple[int, ...]]) -> list[int]:
 NONSENSE = (ALL,) * 6
 REFUSED = """
 mount umount2 pivot_root chroot unshare setns open_tree open_tree_attr move_mount fsopen
-fsconfig fsmount fspick mount_setattr init_module finit_module delete_module kexec_load
-reboot swapon swapoff bpf perf_event_open userfaultfd add_key request_key keyctl ptrace
-process_vm_readv process_vm_writev kcmp pidfd_getfd name_to_handle_at open_by_handle_at acct quotactl quotactl_fd
-syslog settimeofday clock_settime adjtimex clock_adjtime sethostname setdomainname fanotify_init
-fanotify_mark memfd_secret mbind get_mempolicy set_mempolicy migrate_pages move_pages
-process_mrelease
+fsconfig fsmount fspick mount_setattr init_module finit_module delete_module kexec_load reboot
+swapon swapoff bpf perf_event_open userfaultfd add_key request_key keyctl ptrace
+process_vm_readv process_vm_writev kcmp pidfd_getfd name_to_handle_at open_by_handle_at acct
+quotactl quotactl_fd syslog settimeofday clock_settime adjtimex clock_adjtime sethostname
+setdomainname fanotify_init fanotify_mark memfd_secret mbind get_mempolicy set_mempolicy
+migrate_pages move_pages process_mrelease
 """
 MISSING = "io_uring_setup io_uring_enter io_uring_register statmount listmount"
 CLOSED: dict[str, tuple[int, tuple[int, ...]]] = {}

@@ -210,10 +210,24 @@ def test_rule_that_can_never_apply_is_an_error(lines: list[str], why: str) -> No
         ["kill read if arg0 == 5 and arg1 == 1", "allow read if arg0 == 5"],
         ["kill read if arg0 < 5", "log read if arg0 > 5", "allow read"],
         ["kill read if arg0 < 5", "log read if arg1 >= 5", "allow read"],
+        ["kill read if arg0 < 5", "log read if arg0 >= 5 and arg1 == 1", "allow read"],
     ],
 )
 def test_rule_that_can_apply_is_kept(lines: list[str]) -> None:
     assert len(parse("\n".join(["default allow", *lines])).rules) == len(lines)
+
+
+@pytest.mark.parametrize("first", ["<= 5", ">= 5", "< 6", "> 4", "!= 4", "== 5"])
+def test_comparison_that_takes_in_a_value_leaves_it_to_no_later_line(first: str) -> None:
+    assert faults(f"default allow\nkill read if arg0 {first}\nlog read if arg0 == 5") == [
+        "test:3: can never apply to 'read': line 2 already decides it"
+    ]
+
+
+@pytest.mark.parametrize("first", ["<= 4", ">= 6", "< 5", "> 5", "!= 5", "== 4"])
+def test_comparison_that_leaves_out_a_value_leaves_it_to_a_later_line(first: str) -> None:
+    text = f"default allow\nkill read if arg0 {first}\nlog read if arg0 == 5"
+    assert len(parse(text).rules) == 2
 
 
 def test_name_given_twice_in_a_line_is_an_error() -> None:
