@@ -191,6 +191,9 @@ _HINTS: Final[dict[tuple[ErrorLocation, int], str]] = {
         errno_names.ETXTBSY,
     ): "somebody still holds the file open for writing",
     (ErrorLocation.CHDIR, errno_names.ENOENT): "this directory does not exist in the sandbox",
+    (ErrorLocation.CHDIR, errno_names.EACCES): (
+        "the program's user may not enter this directory: let others search it (chmod o+x)"
+    ),
     (ErrorLocation.SETRLIMIT, errno_names.EPERM): (
         "the hard limit is above the caller's own: lower it, or raise the caller's"
     ),

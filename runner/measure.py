@@ -95,7 +95,7 @@ def status_of(
     cause = Cause(reply.cause)
     if cause is Cause.CANCELLED:
         return Status.CANCELLED
-    if usage is not None and usage.oom_kills:
+    if usage is not None and usage.oom_kills and limits.memory is not None:
         return Status.MEMORY_LIMIT
     if cause is not Cause.NONE:
         return _BY_CAUSE[cause]
@@ -138,6 +138,13 @@ def _by_signal(number: int, limits: Limits, *, filtered: bool) -> Status | None:
     return None
 
 
+def _limit_of(status: Status, limits: Limits) -> str | None:
+    """Name the field of `Limits` that ended it."""
+    if status is Status.OUTPUT_LIMIT and limits.output is None:
+        return "file_size"
+    return _LIMIT_NAMES.get(status)
+
+
 def result_of(
     reply: Reply,
     usage: GroupUsage | None,
@@ -156,7 +163,7 @@ def result_of(
         status=status,
         exit_code=os.WEXITSTATUS(reply.status) if exited else None,
         signal=None if exited else os.WTERMSIG(reply.status),
-        limit=_LIMIT_NAMES.get(status),
+        limit=_limit_of(status, limits),
         cpu_ns=figures.cpu_ns,
         user_ns=figures.user_ns,
         system_ns=figures.system_ns,

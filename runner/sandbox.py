@@ -22,7 +22,7 @@ from runner.config import (
     check_args,
     check_env,
 )
-from runner.errors import ConfigError, HostError
+from runner.errors import ChildError, ConfigError, ErrorLocation, HostError
 from runner.helper import Keeper, sealed_memfd
 from runner.host import Host, detect
 from runner.units import MiB, seconds_to_ns
@@ -64,6 +64,11 @@ GUARANTEES: Final = (
     "user",
     "syscalls",
     "capabilities",
+)
+
+# Where a program's own set-up fails for reasons of the program; the sandbox is as it was.
+_OF_THE_PROGRAM: Final = frozenset(
+    {ErrorLocation.EXECVE, ErrorLocation.CHDIR, ErrorLocation.SETRLIMIT, ErrorLocation.SECCOMP}
 )
 
 _PIVOT: Final = "/tmp"
@@ -177,13 +182,17 @@ class Sandbox:
             runner = box.runner_for(
                 args, chosen_env, self._work_dir if work_dir is None else work_dir, limits
             )
-            try:
-                with _Streams(stdin, stdout, stderr, capture_limit) as streams:
+            with _Streams(stdin, stdout, stderr, capture_limit) as streams:
+                try:
                     return self._supervise(box, runner, streams, limits)
-            except BaseException:
-                # Ours or an interrupt: whatever state it is in, nothing of it is used again.
-                self._discard()
-                raise
+                except BaseException as error:
+                    # Ours or an interrupt: whatever state it is in, it is not used again; but a
+                    # program that could not be set up has left nothing behind.
+                    if not (
+                        isinstance(error, ChildError) and error.location in _OF_THE_PROGRAM
+                    ):
+                        self._discard()
+                    raise
 
     def cancel(self) -> None:
         """End the run in progress with Status.CANCELLED; from any thread."""
@@ -282,11 +291,13 @@ class _Box:
     def runner_for(
         self, args: Sequence[str], env: Mapping[str, str], work_dir: str, limits: Limits
     ) -> Runner:
-        grouped = self.groups is not None
+        held: Collection[str] = () if self.groups is None else self.groups.enforces
         return Runner(
             args=args,
             env=env,
-            rlimits=rlimits.rlimits_of(limits, cgroup_memory=grouped, cgroup_processes=grouped),
+            rlimits=rlimits.rlimits_of(
+                limits, cgroup_memory="memory" in held, cgroup_processes="processes" in held
+            ),
             work_dir=work_dir,
             namespaces=self._runner.namespaces,
             credential=self._ids.credential,

@@ -10,6 +10,7 @@
 #include "watch.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -122,11 +123,21 @@ static void conclude(struct wire_reply *reply, const struct watch *watch,
         fill_figures(reply, watch, report);
 }
 
-/* A START's process that was killed counts with the box; the box must not be used again. */
+/* Was it killed, and not by us? Perhaps by itself; or init was, and the kernel killed all. */
+static bool killed_by_another(const struct watch *watch)
+{
+    return watch->cause == CAUSE_NONE && !watch->aborted && WIFSIGNALED(watch->status) &&
+           WTERMSIG(watch->status) == SIGKILL;
+}
+
+/*
+ * End what the program left behind. init is asked where something may be left, and
+ * where it may be dead: it closes its socket before the kernel kills the others.
+ */
 static void finish(struct watch *watch, struct box *box)
 {
-    bool left = !watch_tree_empty(watch);
-    int error = left || box->kills_asked ? box_empty(box) : 0;
+    bool ask = box->kills_asked > 0 || killed_by_another(watch) || !watch_tree_empty(watch);
+    int error = ask ? box_empty(box) : 0;
     if (error < 0)
         watch_fail(watch, LOCATION_INIT, error);
     for (int i = 0; i < 2; i++) {

@@ -35,7 +35,7 @@ _ATTR_NOSUID: Final = 2
 _ATTR_NODEV: Final = 4
 _ATTR_NOEXEC: Final = 8
 
-_OLD_ROOT: Final = "old_root"
+_OLD_ROOT: Final = ".run-sandboxed-old-root"  # unlike any name that is mounted
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom")
 _DEV_LINKS: Final = (
     ("fd", "/proc/self/fd"),
