@@ -15,6 +15,7 @@ import contextlib
 import fnmatch
 import functools
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -116,7 +117,12 @@ class Skips:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Note skips, and have all temporary files where no other program's are."""
     config.pluginmanager.register(Skips())
+    directory = tempfile.mkdtemp(prefix="tests.")
+    os.chmod(directory, 0o1777)  # for tests that change their uid
+    os.environ["TMPDIR"] = tempfile.tempdir = directory
+    config.add_cleanup(lambda: shutil.rmtree(directory))
 
 
 # Leaks: each gives the things of one kind that exist now.

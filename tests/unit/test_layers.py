@@ -35,7 +35,11 @@ PURE = 4  # the first four layers touch no kernel: they compute, and can be test
 KERNEL_MODULES = {"ctypes", "fcntl", "mmap", "multiprocessing", "select", "socket"}
 KERNEL_MODULES |= {"subprocess", "threading"}
 
-MODULES = sorted([*ROOT.glob("runner/**/*.py"), *ROOT.glob("worker.py")])
+MODULES = sorted(
+    path
+    for path in [*ROOT.glob("runner/**/*.py"), *ROOT.glob("worker.py")]
+    if ROOT / "runner" / "native" not in path.parents  # tools of the C sources, not installed
+)
 
 
 def module_name(path: Path) -> str:
