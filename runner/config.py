@@ -213,7 +213,7 @@ class Mount:
 
     @classmethod
     def proc(cls, target: str = "/proc") -> Mount:
-        """Mount proc(5) of the sandbox's own pid namespace, without its dangerous files."""
+        """Mount proc(5) of the sandbox's own pid namespace."""
         return cls(kind=MountKind.PROC, target=target, readonly=False)
 
     @classmethod

@@ -66,6 +66,7 @@ class ErrorLocation(enum.IntEnum):
     CLEAN = 46
     PIPE = 47
     WATCH = 48
+    KEYRING = 49
 
     @property
     def text(self) -> str:

@@ -20,7 +20,7 @@ from runner import wire
 from runner.errors import ChildError, ErrorLocation, HostError, ProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from runner.plan import Step
 
@@ -45,18 +45,33 @@ def keeper_path() -> str:
 
 
 def sealed_memfd(name: str, content: bytes) -> int:
-    """Give a new memfd with this content that nobody can change; the caller owns the fd."""
+    """Give a read-only fd of a new memfd that nobody can change; the caller owns the fd.
+
+    Read-only, because before Linux 6.7 a sealed memfd that is open for writing cannot be mapped
+    MAP_SHARED, not even for reading.
+    """
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         view = memoryview(content)
         while view:
             view = view[os.write(fd, view) :]
-        os.lseek(fd, 0, os.SEEK_SET)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-    except BaseException:
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
         os.close(fd)
-        raise
-    return fd
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Let signals wait: an exception of a handler would leave half of something behind.
+
+    Holds for the calling thread, which must be the main one for a handler to run in it at all.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Keeper:
@@ -83,7 +98,15 @@ class Keeper:
                 raise HostError(
                     missing, "is it mounted noexec, or built for another machine?"
                 ) from error
-        self._pidfd = os.pidfd_open(self.pid)
+            try:
+                self._pidfd = os.pidfd_open(self.pid)
+            except BaseException as error:
+                self._socket.close()  # which ends it
+                os.waitpid(self.pid, 0)
+                if isinstance(error, OSError):
+                    missing = f"pidfds: {error.strerror}"
+                    raise HostError(missing, "Linux 5.3 has them") from error
+                raise
 
     def start(self, steps: Sequence[Step], *, clone_flags: int, fds: Sequence[int] = ()) -> int:
         """Make the sandbox; returns init's pid, or -1 without one.
@@ -124,15 +147,21 @@ class Keeper:
         """End the keeper and with it everything in the sandbox; waits until it has gone."""
         if self._pidfd < 0:
             return
+        pidfd, self._pidfd = self._pidfd, -1
+        with contextlib.suppress(OSError):  # it has ended, and its end of the socket with it
+            # A close alone would not do: a fork of the grader may hold a copy.
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
-        if not poll.poll(_END_TIMEOUT_MS):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):  # the application has reaped it
-            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
-        os.close(self._pidfd)
-        self._pidfd = -1
+        try:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll(_END_TIMEOUT_MS)
+        finally:  # an interrupt too leaves nothing behind
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):  # the application has reaped it
+                os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+            os.close(pidfd)
 
     def _send(
         self,

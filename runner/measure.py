@@ -6,8 +6,9 @@ Pure. The status is what somebody recorded, in this order:
  2. an OOM kill that the kernel counted in the program's cgroup
  3. the limit for which the keeper killed it
  4. a limit that its own figures exceed, though it ended before the kill: CPU, wall, memory
- 5. the signal by which the kernel enforces an rlimit that we set (SIGXFSZ, SIGXCPU), and SIGSYS
-    by a filter
+ 5. the signal by which the kernel enforces what we set: SIGXFSZ of a file size, SIGSYS of a
+    filter. A program that raises one of these itself cannot be told apart: wait(2) does not say
+    who sent a signal
  6. a failed fork or thread, if the program then failed itself
  7. how it ended: signal, exit code
 """
@@ -131,8 +132,6 @@ def _exceeded(reply: Reply, limits: Limits, figures: Figures) -> Status | None:
 def _by_signal(number: int, limits: Limits, *, filtered: bool) -> Status | None:
     if number == signal.SIGXFSZ and (limits.output, limits.file_size) != (None, None):
         return Status.OUTPUT_LIMIT
-    if number == signal.SIGXCPU and limits.cpu_time is not None:
-        return Status.CPU_TIME_LIMIT
     if number == signal.SIGSYS and filtered:
         return Status.DISALLOWED_SYSCALL
     return None

@@ -25,7 +25,9 @@ def rlimits_of(limits: Limits, *, cgroup_memory: bool, cgroup_processes: bool) -
 
     RLIMIT_CPU is a second lock behind the keeper's own watch: whole seconds, and per process.
     """
-    both: dict[int, int] = {resource.RLIMIT_CORE: 0}
+    # 1 and not 0: where core_pattern is a pipe the kernel ignores the limit, but for this
+    # value, and would start the host's crash handler for each crash (core(5)).
+    both: dict[int, int] = {resource.RLIMIT_CORE: 1}
     if limits.cpu_time is not None:
         both[resource.RLIMIT_CPU] = math.ceil(limits.cpu_time + limits.extra_time) + 1
     if limits.stack is not None:

@@ -89,6 +89,15 @@ def writable_places() -> list[Mount]:
     ]
 
 
+def below_fresh_places(mounts: Sequence[Mount]) -> list[Mount]:
+    """Give the mounts that emptying a fresh tmpfs would take away.
+
+    A sandbox with any is built anew for each run, which keeps both promises.
+    """
+    fresh = tuple(f"{mount.target}/" for mount in mounts if mount.fresh)
+    return [mount for mount in mounts if mount.target.startswith(fresh)]
+
+
 def combine(root: Sequence[Mount], added: Sequence[Mount]) -> list[Mount]:
     """Put mounts in order: parents before what lies below them, else as given.
 

@@ -23,7 +23,7 @@ from runner.config import (
     check_env,
 )
 from runner.errors import ChildError, ConfigError, ErrorLocation, HostError
-from runner.helper import Keeper, sealed_memfd
+from runner.helper import Keeper, sealed_memfd, signals_held
 from runner.host import Host, detect
 from runner.units import MiB, seconds_to_ns
 
@@ -178,13 +178,14 @@ class Sandbox:
         chosen_env = self._env if env is None else dict(env)
         limits = self._limits if limits is None else limits
         with self._lock:
+            self._cancelled = False
             box = self._started()
             runner = box.runner_for(
                 args, chosen_env, self._work_dir if work_dir is None else work_dir, limits
             )
             with _Streams(stdin, stdout, stderr, capture_limit) as streams:
                 try:
-                    return self._supervise(box, runner, streams, limits)
+                    result = self._supervise(box, runner, streams, limits)
                 except BaseException as error:
                     # Ours or an interrupt: whatever state it is in, it is not used again; but a
                     # program that could not be set up has left nothing behind.
@@ -193,6 +194,9 @@ class Sandbox:
                     ):
                         self._discard()
                     raise
+            if not box.reusable:
+                self._discard()
+            return result
 
     def cancel(self) -> None:
         """End the run in progress with Status.CANCELLED; from any thread."""
@@ -210,12 +214,15 @@ class Sandbox:
 
     def _started(self) -> _Box:
         if self._box is None:
-            self._box = _Box(self)
+            with signals_held():
+                self._box = _Box(self)
         return self._box
 
     def _discard(self) -> None:
-        box, self._box = self._box, None
-        if box is not None:
+        if self._box is None:
+            return
+        with signals_held():
+            box, self._box = self._box, None
             box.close()
 
     def _supervise(
@@ -233,12 +240,11 @@ class Sandbox:
             fresh_ipc=True,
         )
         watch = frame.watch(limits, streams, box.host.cpus)
-        self._cancelled = False
         flags = wire.FOLLOW if groups is None else 0
         run_id = box.keeper.send_run(steps, fds=frame.fds, watch=watch, flags=flags)
         self._running = (box.keeper, run_id)
         try:
-            if self._cancelled:  # between the last two lines
+            if self._cancelled:  # before `_running` was there to see
                 box.keeper.send_kill(run_id)
             reply = box.keeper.receive(steps)
         finally:
@@ -284,6 +290,7 @@ class _Box:
             steps = plan.box(self._runner, privileged=self.host.privileged)
             flags = int(plan.clone_flags(self._runner))
             self.init_pid = self.keeper.start(steps, clone_flags=flags)
+            self.reusable = not rootfs.below_fresh_places(self._runner.mounts)
             self.enforced = _enforced(self._runner, self.groups, separate=self._ids.separate)
             _require(sandbox._require, self.enforced, self.host)  # noqa: SLF001 - its own part
             self._undo = undo.pop_all()

@@ -43,8 +43,8 @@ static int box_fail(struct report *report, enum location location, int error)
     return -1;
 }
 
-/* Wait for init's word. Returns 0, or -errno: ECHILD if it has ended. */
-static int init_listen(const struct box *box, enum init_word word, int timeout_ms)
+/* Wait for a word of init's. Returns it, or -errno: ECHILD if init has ended. */
+static int init_listen(const struct box *box, int timeout_ms)
 {
     char byte = 0;
     struct pollfd fd = {.fd = box->init_socket, .events = POLLIN};
@@ -54,7 +54,15 @@ static int init_listen(const struct box *box, enum init_word word, int timeout_m
     ssize_t got = recv(box->init_socket, &byte, 1, MSG_DONTWAIT);
     if (got != 1)
         return got < 0 ? -errno : -ECHILD;
-    return byte == (char)word ? 0 : -EPROTO;
+    return byte;
+}
+
+static int init_expect(const struct box *box, enum init_word word, int timeout_ms)
+{
+    int heard = init_listen(box, timeout_ms);
+    if (heard < 0)
+        return heard;
+    return heard == (int)word ? 0 : -EPROTO;
 }
 
 static int init_say(const struct box *box, enum init_word word)
@@ -98,7 +106,7 @@ static int raise_init(struct box *box, struct report *report, unsigned long flag
         return -1;
     int error = init_say(box, INIT_GO);
     if (error == 0)
-        error = init_listen(box, INIT_READY, -1);
+        error = init_expect(box, INIT_READY, -1);
     if (error < 0)
         return atomic_load(&report->state) == REPORT_FAILED
                    ? -1
@@ -108,7 +116,7 @@ static int raise_init(struct box *box, struct report *report, unsigned long flag
         return box_fail(report, LOCATION_SETNS, -error);
     error = init_say(box, INIT_JOINED);
     if (error == 0 && box->has_init)
-        error = init_listen(box, INIT_SEALED, INIT_TIMEOUT_MS);
+        error = init_expect(box, INIT_SEALED, INIT_TIMEOUT_MS);
     if (error < 0)
         return box_fail(report, LOCATION_INIT, -error);
     if (!box->has_init) {
@@ -122,6 +130,8 @@ static int raise_init(struct box *box, struct report *report, unsigned long flag
 
 static void close_slots(struct context *context)
 {
+    if (!context->report)
+        return; /* it was never started: no slot holds anything */
     for (unsigned i = 0; i < WIRE_SLOTS_MAX; i++)
         close_fd(&context->slots[i]);
 }
@@ -188,19 +198,56 @@ void box_kill(struct box *box)
         box->kills_asked++;
 }
 
+/*
+ * Reap children that are neither init nor the program, which has been reaped:
+ * a program without a filter may have given us some by CLONE_PARENT.
+ */
+static void reap_adopted(struct box *box)
+{
+    struct report *report = box->context.report;
+    struct rusage usage;
+    pid_t pid;
+    while ((pid = wait4(-1, NULL, WNOHANG | __WALL, &usage)) > 0) {
+        if (pid == box->init_pid)
+            box->init_pid = -1; /* its socket tells */
+        atomic_fetch_add(&report->orphans_user_ns, timeval_ns(usage.ru_utime));
+        atomic_fetch_add(&report->orphans_system_ns, timeval_ns(usage.ru_stime));
+    }
+}
+
+/* Ask once more, and hear all answers. Returns the last, or -errno. */
+static int ask_to_kill(struct box *box)
+{
+    int heard = init_say(box, INIT_KILL);
+    if (heard < 0)
+        return heard;
+    box->kills_asked++;
+    while (box->kills_asked > 0) {
+        heard = init_listen(box, INIT_TIMEOUT_MS);
+        if (heard < 0)
+            return heard;
+        box->kills_asked--;
+    }
+    return heard;
+}
+
 int box_empty(struct box *box)
 {
+    int64_t end = clock_ns(CLOCK_MONOTONIC) + INIT_TIMEOUT_MS * MS_NS;
+    const struct timespec pause = timespec_of(MS_NS);
     if (!box->has_init)
         return 0;
-    int error = init_say(box, INIT_KILL);
-    if (error == 0)
-        box->kills_asked++;
-    while (error == 0 && box->kills_asked > 0) {
-        error = init_listen(box, INIT_EMPTY, INIT_TIMEOUT_MS);
-        if (error == 0)
-            box->kills_asked--;
+    for (;;) {
+        int heard = ask_to_kill(box);
+        if (heard < 0)
+            return heard;
+        reap_adopted(box);
+        if (heard == INIT_EMPTY)
+            return 0;
+        if (clock_ns(CLOCK_MONOTONIC) > end)
+            return -ETIMEDOUT;
+        (void)nanosleep(&pause, NULL); /* what we are to reap is still dying */
     }
-    return error;
 }
 
 void box_clean(struct box *box)
@@ -217,8 +264,10 @@ void box_clean(struct box *box)
 void box_end(struct box *box)
 {
     if (box->init_pid > 0) {
+        /* It cannot end before we have reaped all our children in its namespace. */
         (void)kill(box->init_pid, SIGKILL);
-        (void)waitpid(box->init_pid, NULL, 0);
+        while (waitpid(-1, NULL, __WALL) != box->init_pid && errno != ECHILD)
+            continue;
     }
     close_slots(&box->context);
     close_fd(&box->init_pidfd);

@@ -10,6 +10,7 @@
 #include "sys.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 
 enum { CHUNK = 64 * 1024 };
 
@@ -31,8 +32,11 @@ int capture_open(struct capture *capture, const struct frame *frame, int ends[2]
             .keep = watch->keep_bytes[i],
             .seen = 0,
         };
-        /* Only our end: the program's is as any pipe that it may be given. */
-        if (fcntl(fds[0], F_SETFL, O_NONBLOCK) < 0)
+        /*
+         * Only our end does not block: the program's is as any pipe. Its inode is ours and
+         * 0600; /dev/stdout opens it anew, as the program's user.
+         */
+        if (fcntl(fds[0], F_SETFL, O_NONBLOCK) < 0 || fchmod(fds[1], 0622) < 0)
             return -errno;
     }
     return 0;

@@ -12,6 +12,7 @@
 #endif
 
 #define SECCOMP_SET_MODE_FILTER_OP 1
+#define KEYCTL_JOIN_SESSION_KEYRING_OP 1
 
 struct filter_program {
     unsigned short length; /* in instructions of 8 bytes */
@@ -52,6 +53,18 @@ int op_no_new_privs(const struct step *step, struct context *context)
     (void)step;
     (void)context;
     return (int)sys_result(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+}
+
+/*
+ * A new, empty session keyring, or the program would hold the caller's keys
+ * (keyrings(7)). A kernel without keyrings has none to hide.
+ */
+int op_session_keyring(const struct step *step, struct context *context)
+{
+    (void)step;
+    (void)context;
+    long result = sys_result(syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING_OP, NULL));
+    return result == -ENOSYS || result >= 0 ? 0 : (int)result;
 }
 
 /* arg: 0 or 1. When 0, nobody of the same uid reads our memory, fds or environment. */

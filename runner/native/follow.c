@@ -2,8 +2,9 @@
  * The tree's CPU time and memory without a cgroup. CPU is the sum of: the
  * program's own clock (exact), what every other live process and its reaped
  * children used (/proc/PID/stat, in ticks), and what init has reaped. Memory is
- * the sum of the anonymous and shared-memory pages of each live process, so
- * pages shared after a fork count more than once.
+ * the sum of the anonymous and shared-memory pages of each live process; where
+ * that is beyond the limit, it is counted again with shared pages shared out. What
+ * no process has mapped (memfds, pipes, sockets) is not seen.
  *
  * A child whose parent ignores SIGCHLD is reaped by the kernel and its time is
  * lost (wait(2)): that is why a cgroup is better, and why `enforced` says "proc".
@@ -69,24 +70,56 @@ static int64_t status_field_bytes(const char *text, const char *name)
     return at ? strtoll(at + strlen(name), NULL, 10) * 1024 : 0;
 }
 
-static void add_process(int proc, const char *pid, bool is_program, struct tree_usage *usage)
+static int64_t memory_in(const char *text, bool exact)
+{
+    return exact ? status_field_bytes(text, "\nPss_Anon:") + status_field_bytes(text, "\nPss_Shmem:")
+                 : status_field_bytes(text, "\nRssAnon:") + status_field_bytes(text, "\nRssShmem:");
+}
+
+/* The memory of a process whose first thread has ended shows at the others only. */
+static int64_t memory_of_threads(int proc, const char *pid, const char *file, bool exact)
+{
+    char path[64];
+    _Alignas(struct linux_dirent64) char entries[1024];
+    if (snprintf(path, sizeof path, "%s/task", pid) >= (int)sizeof path)
+        return 0;
+    cleanup_fd int tasks = openat(proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    long size = tasks < 0 ? 0 : syscall(SYS_getdents64, tasks, entries, sizeof entries);
+    for (long at = 0; at < size;) {
+        const struct linux_dirent64 *entry = (const void *)(entries + at);
+        char text[4096];
+        at += entry->length;
+        if (entry->name[0] == '.' || read_file(tasks, entry->name, file, text, sizeof text) <= 0)
+            continue;
+        int64_t bytes = memory_in(text, exact);
+        if (bytes > 0)
+            return bytes;
+    }
+    return 0;
+}
+
+static void add_process(int proc, const char *pid, bool is_program, bool exact,
+                        struct tree_usage *usage)
 {
     char text[4096];
+    const char *file = exact ? "smaps_rollup" : "status";
     if (read_file(proc, pid, "stat", text, sizeof text) > 0)
         usage->cpu_ns += stat_cpu_ns(text, !is_program);
-    if (read_file(proc, pid, "status", text, sizeof text) > 0)
-        usage->memory_bytes +=
-            status_field_bytes(text, "\nRssAnon:") + status_field_bytes(text, "\nRssShmem:");
+    int64_t bytes = 0;
+    if (read_file(proc, pid, file, text, sizeof text) > 0)
+        bytes = memory_in(text, exact);
+    usage->memory_bytes += bytes ? bytes : memory_of_threads(proc, pid, file, exact);
     usage->processes++;
 }
 
-int follow_tree(int proc, pid_t program, pid_t program_inside, const struct report *report,
+int follow_tree(int proc, pid_t program, const struct report *report, bool exact,
                 struct tree_usage *usage)
 {
     *usage = (struct tree_usage){.cpu_ns = process_cpu_ns(program)};
     usage->cpu_ns +=
         atomic_load(&report->orphans_user_ns) + atomic_load(&report->orphans_system_ns);
-    cleanup_fd int directory = proc < 0 ? -1 : openat(proc, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    cleanup_fd int directory =
+        proc < 0 ? -1 : openat(proc, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (directory < 0)
         return proc < 0 ? 0 : -errno;
     _Alignas(struct linux_dirent64) char entries[8192];
@@ -97,7 +130,7 @@ int follow_tree(int proc, pid_t program, pid_t program_inside, const struct repo
             at += entry->length;
             long pid = strtol(entry->name, NULL, 10);
             if (pid > 1) /* 1 is init, 0 no process */
-                add_process(directory, entry->name, pid == program_inside, usage);
+                add_process(directory, entry->name, pid == report->pid_inside, exact, usage);
         }
     }
     return size < 0 ? -errno : 0;

@@ -11,7 +11,8 @@ struct tree_usage {
 
 /*
  * `proc`: fd of the sandbox's /proc, or -1. `program`: its pid as the keeper sees
- * it. Returns 0 or -errno.
+ * it. `exact`: shared pages count once, which takes the kernel a walk over all
+ * page tables. Returns 0 or -errno.
  */
-int follow_tree(int proc, pid_t program, pid_t program_inside, const struct report *report,
+int follow_tree(int proc, pid_t program, const struct report *report, bool exact,
                 struct tree_usage *usage);

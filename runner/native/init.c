@@ -13,8 +13,10 @@
 
 #include "sys.h"
 
-#include <poll.h>
+#include <limits.h>
+
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -46,52 +48,71 @@ static void expect(int keeper, enum init_word word)
         _exit(1);
 }
 
-static int64_t timeval_ns(struct timeval time)
-{
-    return (int64_t)time.tv_sec * NS_PER_S + (int64_t)time.tv_usec * 1000;
-}
+enum { REAP_AT_ONCE = 64 };
 
-/* Reap until there is nothing to reap (WNOHANG) or no child at all (0). */
-static void reap(struct report *report, int options)
+/*
+ * Reap at most `most`, until there is nothing to reap (WNOHANG) or no child at all
+ * (0). Returns whether there may be more.
+ */
+static bool reap(struct report *report, int options, int most)
 {
-    for (;;) {
+    while (most > 0) {
         int status;
         struct rusage usage;
         pid_t pid = wait4(-1, &status, options, &usage);
         if (pid < 0 && errno == EINTR)
             continue;
         if (pid <= 0)
-            return;
+            return false;
+        most--;
         atomic_fetch_add(&report->orphans_user_ns, timeval_ns(usage.ru_utime));
         atomic_fetch_add(&report->orphans_system_ns, timeval_ns(usage.ru_stime));
     }
+    return true;
 }
 
 /*
  * kill(-1) signals every process of the namespace but the caller under one lock,
  * and fork fails while a signal is pending: nothing escapes it. As each dies, its
- * children become ours, so waiting until we have none waits for all.
+ * children become ours, so waiting until we have none waits for all but those
+ * that made themselves the keeper's children (CLONE_PARENT): the second kill
+ * finds these, zombies too, until the keeper has reaped them.
  */
-static void kill_all(struct report *report)
+static enum init_word kill_all(struct report *report)
 {
     (void)kill(-1, SIGKILL); /* ESRCH: there is nobody */
-    reap(report, 0);
+    (void)reap(report, 0, INT_MAX);
+    return kill(-1, SIGKILL) == 0 ? INIT_MORE : INIT_EMPTY;
 }
 
+static bool watch_fd(int epoll, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+/*
+ * epoll and not poll, which fails when RLIMIT_NOFILE is below the number of fds:
+ * a program with our uid may set our limits (prlimit(2) asks for no more).
+ */
 static _Noreturn void serve(int keeper, int children, struct report *report)
 {
-    struct pollfd fds[2] = {{.fd = keeper, .events = POLLIN}, {.fd = children, .events = POLLIN}};
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (epoll < 0 || !watch_fd(epoll, keeper) || !watch_fd(epoll, children))
+        _exit(1);
+    say(keeper, INIT_SEALED);
     for (;;) {
-        if (poll(fds, 2, -1) < 0)
-            continue; /* EINTR */
-        if (fds[1].revents) {
-            struct signalfd_siginfo info;
-            if (read(children, &info, sizeof info) > 0)
-                reap(report, WNOHANG);
-        }
-        if (fds[0].revents && listen_to(keeper) == INIT_KILL) {
-            kill_all(report);
-            say(keeper, INIT_EMPTY);
+        struct epoll_event event;
+        struct signalfd_siginfo info;
+        if (epoll_wait(epoll, &event, 1, -1) < 0) {
+            if (errno != EINTR)
+                _exit(1);
+        } else if (event.data.fd == keeper) {
+            if (listen_to(keeper) == INIT_KILL)
+                say(keeper, kill_all(report));
+        } else if (read(children, &info, sizeof info) > 0) {
+            if (reap(report, WNOHANG, REAP_AT_ONCE))
+                (void)raise(SIGCHLD); /* come back for the rest, but listen first */
         }
     }
 }
@@ -119,6 +140,5 @@ _Noreturn void init_main(const struct plan *plan, struct context *context, int k
     int children = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
     if (children < 0)
         _exit(1);
-    say(keeper, INIT_SEALED);
     serve(keeper, children, context->report);
 }

@@ -10,7 +10,8 @@ enum init_word {
     INIT_JOINED = 'j', /* keeper: has joined the namespaces */
     INIT_SEALED = 's', /* init: can no longer be inspected */
     INIT_KILL = 'k',   /* keeper: kill and reap all but yourself */
-    INIT_EMPTY = 'e',  /* init: done */
+    INIT_EMPTY = 'e',  /* init: done, nobody is left */
+    INIT_MORE = 'm',   /* init: done, but somebody else's zombies are left */
 };
 
 /* Runs in init; never returns. `stay`: it is pid 1, else only the namespaces' midwife. */

@@ -3,8 +3,8 @@
  *
  * What is bound is first opened as a detached tree (open_tree): as root by the
  * keeper, which can reach files that the sandbox's own ids cannot; else by init.
- * Targets are made and mounted on after pivot_root, so no path in them, not
- * even a planted symlink, leads out of the new root.
+ * Targets are made and mounted on after pivot_root, when the old root is gone, so
+ * no path in them, not even a planted symlink, leads to the host.
  */
 #define _GNU_SOURCE
 #include "steps.h"

@@ -17,11 +17,6 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-static int64_t timeval_ns(struct timeval time)
-{
-    return (int64_t)time.tv_sec * NS_PER_S + (int64_t)time.tv_usec * 1000;
-}
-
 static _Noreturn void program_main(const struct plan *plan, struct context *context)
 {
     (void)steps_run(plan, PHASE_PROGRAM, context); /* only returns if a step failed */
@@ -81,8 +76,9 @@ static void fill_figures(struct wire_reply *reply, const struct watch *watch,
     reply->status = watch->status;
     reply->cause = (int)watch->cause;
     reply->pid = watch->program;
-    reply->setup_ns = report->exec_ns - watch->started_ns;
-    reply->wall_ns = watch->ended_ns - report->exec_ns;
+    int64_t exec_ns = report->exec_ns ? report->exec_ns : watch->ended_ns; /* cancelled before */
+    reply->setup_ns = exec_ns - watch->started_ns;
+    reply->wall_ns = watch->ended_ns - exec_ns;
     reply->setup_cpu_ns =
         report->cpu_at_enter_ns ? report->cpu_at_exec_ns - report->cpu_at_enter_ns : 0;
     reply->user_ns = timeval_ns(usage->ru_utime) + atomic_load(&report->orphans_user_ns);
@@ -92,6 +88,9 @@ static void fill_figures(struct wire_reply *reply, const struct watch *watch,
     int64_t from_system = ours < reply->system_ns ? ours : reply->system_ns;
     reply->system_ns -= from_system;
     reply->user_ns -= ours - from_system < reply->user_ns ? ours - from_system : reply->user_ns;
+    int64_t unseen = watch->follow ? watch->cpu_used_ns - reply->user_ns - reply->system_ns : 0;
+    if (unseen > 0)
+        reply->user_ns += unseen; /* of processes that nobody waited for */
     reply->memory_bytes = watch->memory_peak;
     reply->max_rss_bytes = (int64_t)usage->ru_maxrss * 1024;
     reply->page_faults_major = usage->ru_majflt;

@@ -9,12 +9,16 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
 
 #ifndef SYS_pidfd_send_signal
 #define SYS_pidfd_send_signal 424
+#endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
 #endif
 #ifndef SYS_open_tree
 #define SYS_open_tree 428
@@ -41,6 +45,7 @@
 #define CLONE_NEW_ALL 0x7e020000u /* ns, cgroup, uts, ipc, user, pid, net */
 
 #define NS_PER_S 1000000000ll
+#define MS_NS 1000000ll
 
 struct mount_attr_v0 {
     uint64_t attr_set;
@@ -70,6 +75,11 @@ static inline int64_t clock_ns(clockid_t clock)
     if (clock_gettime(clock, &now) < 0)
         return 0;
     return (int64_t)now.tv_sec * NS_PER_S + now.tv_nsec;
+}
+
+static inline int64_t timeval_ns(struct timeval time)
+{
+    return (int64_t)time.tv_sec * NS_PER_S + (int64_t)time.tv_usec * 1000;
 }
 
 static inline struct timespec timespec_of(int64_t ns)

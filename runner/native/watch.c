@@ -20,14 +20,14 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-#define MS_NS 1000000ll
-
 enum {
     LOOK_MIN_NS = 500 * 1000, /* never look more often than this */
     FOLLOW_NS = 5 * 1000 * 1000,
     FOLLOW_SHARE = 10, /* following a large tree takes at most a tenth of a CPU */
     CPU_NOISE_NS = 200 * 1000,
 };
+
+#define SETUP_LIMIT_NS (10 * NS_PER_S)
 
 static bool fd_index_valid(int32_t index, unsigned fd_count)
 {
@@ -91,8 +91,7 @@ void watch_close(struct watch *watch)
 /* The program at once, all else through init, which misses nobody. */
 static void kill_tree(struct watch *watch)
 {
-    if (!watch->reaped)
-        (void)syscall(SYS_pidfd_send_signal, watch->pidfd, SIGKILL, NULL, 0);
+    (void)syscall(SYS_pidfd_send_signal, watch->pidfd, SIGKILL, NULL, 0);
     if (watch->box->has_init)
         box_kill(watch->box);
     else if (watch->program > 0)
@@ -104,7 +103,8 @@ static void end_because(struct watch *watch, enum cause cause)
     if (watch->cause != CAUSE_NONE || watch->error < 0)
         return;
     watch->cause = cause;
-    kill_tree(watch);
+    if (!watch->reaped) /* else `finish` ends the rest, and waits for it */
+        kill_tree(watch);
 }
 
 void watch_fail(struct watch *watch, enum location location, int error)
@@ -113,7 +113,8 @@ void watch_fail(struct watch *watch, enum location location, int error)
         return;
     watch->error = error;
     watch->error_location = location;
-    kill_tree(watch);
+    if (!watch->reaped)
+        kill_tree(watch);
 }
 
 bool watch_tree_empty(const struct watch *watch)
@@ -134,27 +135,47 @@ void watch_output(struct watch *watch)
         end_because(watch, CAUSE_OUTPUT);
 }
 
-/* Look at what the tree has used. Returns 0 or -errno. */
-static int measure(struct watch *watch, int64_t now)
+static int follow(struct watch *watch, bool exact, struct tree_usage *tree)
 {
-    int64_t ours = watch->report->cpu_at_exec_ns;
-    if (watch->cpu_fd >= 0) {
-        int64_t used = read_cpu_ns(watch->cpu_fd, watch->limits->cpu_format);
-        if (used < 0)
-            return -EIO; /* the group is gone */
-        watch->cpu_used_ns = used - watch->cpu_base_ns -
-                             (ours ? ours - watch->report->cpu_at_enter_ns : 0);
-    } else {
-        struct tree_usage tree;
-        int error = follow_tree(watch->box->proc, watch->program, watch->report->pid_inside,
-                                watch->report, &tree);
-        if (error < 0)
-            return error;
-        watch->cpu_used_ns = tree.cpu_ns - ours;
-        if (tree.memory_bytes > watch->memory_peak)
-            watch->memory_peak = tree.memory_bytes;
-    }
-    watch->cpu_checked_ns = now;
+    return follow_tree(watch->box->proc, watch->program, watch->report, exact, tree);
+}
+
+/*
+ * Time that has vanished from the tree was of processes whose parent ignores
+ * SIGCHLD. A process that changes from "live" to "waited for" while we read looks
+ * the same, once: so look twice.
+ */
+static int measure_tree(struct watch *watch)
+{
+    struct tree_usage tree, exact;
+    int error = follow(watch, false, &tree);
+    if (error == 0 && tree.cpu_ns < watch->tree_ns)
+        error = follow(watch, false, &tree);
+    if (error < 0)
+        return error;
+    if (tree.cpu_ns < watch->tree_ns)
+        watch->lost_ns += watch->tree_ns - tree.cpu_ns;
+    watch->tree_ns = tree.cpu_ns;
+    watch->cpu_used_ns = tree.cpu_ns + watch->lost_ns - watch->report->cpu_at_exec_ns;
+    int64_t limit = watch->limits->memory_bytes;
+    if (limit && tree.memory_bytes > limit && follow(watch, true, &exact) == 0)
+        tree.memory_bytes = exact.memory_bytes;
+    if (tree.memory_bytes > watch->memory_peak)
+        watch->memory_peak = tree.memory_bytes;
+    return 0;
+}
+
+/* Look at what the tree has used. Returns 0 or -errno. */
+static int measure(struct watch *watch)
+{
+    const struct report *report = watch->report;
+    if (watch->cpu_fd < 0)
+        return measure_tree(watch);
+    int64_t used = read_cpu_ns(watch->cpu_fd, watch->limits->cpu_format);
+    if (used < 0)
+        return -EIO; /* the group is gone */
+    int64_t ours = report->cpu_at_exec_ns ? report->cpu_at_exec_ns - report->cpu_at_enter_ns : 0;
+    watch->cpu_used_ns = used - watch->cpu_base_ns - ours;
     return 0;
 }
 
@@ -194,14 +215,19 @@ static int64_t check_limits(struct watch *watch)
     const struct wire_watch *limits = watch->limits;
     int64_t now = clock_ns(CLOCK_MONOTONIC), next = INT64_MAX;
     bool exec = atomic_load(&watch->report->state) == REPORT_EXEC;
+    if (!exec && !watch->synchronising) {
+        next = watch->started_ns + SETUP_LIMIT_NS;
+        if (now >= next)
+            watch_fail(watch, LOCATION_WATCH, -ETIMEDOUT); /* a frozen cgroup, a dead server */
+    }
     if (limits->wall_ns) {
         int64_t end = (exec ? watch->report->exec_ns : now) + limits->wall_ns;
         if (now >= end)
             end_because(watch, CAUSE_WALL_TIME);
-        next = end;
+        next = earlier(next, end);
     }
     if (limits->cpu_ns || limits->idle_ns || (watch->follow && limits->memory_bytes)) {
-        int error = exec ? measure(watch, now) : 0;
+        int error = exec ? measure(watch) : 0;
         if (error < 0)
             watch_fail(watch, LOCATION_WATCH, error);
         if (limits->cpu_ns && watch->cpu_used_ns >= limits->cpu_ns)
@@ -216,13 +242,18 @@ static int64_t check_limits(struct watch *watch)
     return next;
 }
 
+static void grader_gone(struct watch *watch)
+{
+    watch->gone = true;
+    kill_tree(watch);
+}
+
 static void on_control(struct watch *watch)
 {
     static struct frame frame;
     int result = frame_receive(watch->control, &frame);
-    if (result <= 0) {
-        watch->gone = true; /* or talks nonsense, which ends it too */
-        kill_tree(watch);
+    if (result <= 0) { /* or it talks nonsense, which ends it too */
+        grader_gone(watch);
         return;
     }
     char word = 0;
@@ -232,8 +263,11 @@ static void on_control(struct watch *watch)
     else if (frame.request.kind == REQUEST_SYNC && abort) {
         watch->aborted = true;
         kill_tree(watch);
-    } else if (frame.request.kind == REQUEST_SYNC && watch->sync >= 0)
+    } else if (frame.request.kind == REQUEST_SYNC && watch->sync >= 0) {
+        watch->synchronising = false;
+        watch->started_ns = clock_ns(CLOCK_MONOTONIC);   /* the callback is no set-up of ours */
         (void)send(watch->sync, &word, 1, MSG_NOSIGNAL); /* fails if it has died: seen at its end */
+    }
     frame_release(&frame);
 }
 
@@ -241,19 +275,18 @@ static void tell(struct watch *watch, enum reply_kind kind)
 {
     struct wire_reply reply = reply_make(kind, watch->run_id);
     reply.pid = watch->program;
-    if (reply_send(watch->control, &reply) < 0) {
-        watch->gone = true;
-        kill_tree(watch);
-    }
+    if (reply_send(watch->control, &reply) < 0)
+        grader_gone(watch);
 }
 
 /* The program waits before its exec: the grader's callback is due. */
 static void on_sync(struct watch *watch)
 {
     char word;
-    if (recv(watch->sync, &word, 1, MSG_DONTWAIT) == 1)
+    if (recv(watch->sync, &word, 1, MSG_DONTWAIT) == 1) {
+        watch->synchronising = true; /* for as long as the callback takes */
         tell(watch, REPLY_SYNC);
-    else
+    } else
         close_fd(&watch->sync); /* it has exec'ed or died */
 }
 
@@ -265,15 +298,27 @@ static void on_notify(struct watch *watch)
         tell(watch, REPLY_RUNNING);
 }
 
+/*
+ * A program that a child of its own traces is a zombie that only the tracer sees:
+ * wait4 must not block on it. The tracer is killed with the rest, and it is tried
+ * again.
+ */
 static void on_end(struct watch *watch)
 {
-    if (wait4(watch->program, &watch->status, 0, &watch->usage) == watch->program) {
-        watch->ended_ns = clock_ns(CLOCK_MONOTONIC);
-        watch->reaped = true;
-    } else if (errno != EINTR) {
-        watch->reaped = true;
-        watch_fail(watch, LOCATION_WATCH, -errno);
+    const struct timespec pause = timespec_of(MS_NS);
+    pid_t pid = wait4(watch->program, &watch->status, WNOHANG, &watch->usage);
+    if (pid == 0) {
+        if (watch->box->kills_asked == 0)
+            kill_tree(watch);
+        (void)nanosleep(&pause, NULL);
+        return;
     }
+    if (pid < 0 && errno == EINTR)
+        return;
+    watch->reaped = true;
+    watch->ended_ns = clock_ns(CLOCK_MONOTONIC);
+    if (pid < 0)
+        watch_fail(watch, LOCATION_WATCH, -errno);
 }
 
 static void on_stream(struct watch *watch, struct stream *stream)
@@ -293,7 +338,7 @@ static bool ready(const struct pollfd *fd)
 
 int watch_program(struct watch *watch)
 {
-    enum { PROGRAM, CONTROL, INIT, SYNC, NOTIFY, STDOUT, STDERR, FDS };
+    enum { PROGRAM, CONTROL, GRADER, INIT, SYNC, NOTIFY, STDOUT, STDERR, FDS };
     while (!watch->reaped) {
         int64_t next = check_limits(watch);
         bool ending = watch->cause != CAUSE_NONE || watch->error < 0 || watch->gone;
@@ -302,6 +347,7 @@ int watch_program(struct watch *watch)
         struct pollfd fds[FDS] = {
             [PROGRAM] = {.fd = watch->pidfd, .events = POLLIN},
             [CONTROL] = {.fd = watch->gone ? -1 : watch->control, .events = POLLIN},
+            [GRADER] = {.fd = watch->gone ? -1 : watch->box->grader, .events = POLLIN},
             [INIT] = {.fd = watch->box->init_pidfd, .events = POLLIN},
             [SYNC] = {.fd = watch->sync, .events = POLLIN},
             [NOTIFY] = {.fd = watch->notify, .events = POLLIN},
@@ -321,6 +367,8 @@ int watch_program(struct watch *watch)
                 on_stream(watch, &watch->capture.stream[i]);
         if (ready(&fds[CONTROL]))
             on_control(watch);
+        if (ready(&fds[GRADER]))
+            grader_gone(watch);
         if (ready(&fds[PROGRAM]))
             on_end(watch);
         else if (ready(&fds[INIT]))

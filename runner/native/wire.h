@@ -71,7 +71,8 @@ enum {
     X(INIT, 45)             \
     X(CLEAN, 46)            \
     X(PIPE, 47)             \
-    X(WATCH, 48)
+    X(WATCH, 48)            \
+    X(KEYRING, 49)
 
 #define LOCATION_ENUM(name, number) LOCATION_##name = (number),
 enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
@@ -114,6 +115,7 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
     X(setgid, NONE, 0, 0)            \
     X(setuid, NONE, 0, 0)            \
     X(no_new_privs, NONE, 0, 0)      \
+    X(session_keyring, NONE, 0, 0)   \
     X(dumpable, NONE, 0, 0)          \
     X(clear_fds, NONE, 0, 0)         \
     X(place_fds, BLOB, 0, 0)         \

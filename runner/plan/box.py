@@ -25,15 +25,13 @@ def box(runner: Runner, *, privileged: bool) -> list[Step]:
     `privileged`: the caller has CAP_SYS_ADMIN in its own namespaces, so the keeper opens what
     is bound before they are left; otherwise init does, inside, with the caller's own rights.
     """
-    steps = [
+    return [
         *_early(runner, privileged=privileged),
         *_maps(runner),
         *_setup(runner, privileged=privileged),
         *_joined(runner),
         *root.fresh_places(runner.mounts),
     ]
-    # A plan has at least one step; this one changes nothing.
-    return steps or [Step(Phase.JOINED, Op.UMASK, At.CHDIR, (0o022,))]
 
 
 def clone_flags(runner: Runner) -> Namespace:
@@ -108,5 +106,4 @@ def _joined(runner: Runner) -> Iterator[Step]:
     if runner.drop_caps:
         yield Step(Phase.JOINED, Op.SECUREBITS, At.DROP_CAPABILITY, (_SECUREBITS,))
         yield Step(Phase.JOINED, Op.DROP_BOUNDING, At.BOUNDING)
-    if Namespace.PID in runner.namespaces:
-        yield Step(Phase.JOINED, Op.DUMPABLE, At.INIT, (0,))
+    yield Step(Phase.JOINED, Op.DUMPABLE, At.INIT, (0,))

@@ -45,6 +45,7 @@ def _process(files: Sequence[int]) -> Iterator[Step]:
     yield Step(program, Op.CLEAR_FDS, At.FCNTL, (len(files),))
     yield Step(program, Op.PLACE_FDS, At.DUP3, data=struct.pack(f"={len(files)}i", *files))
     yield Step(program, Op.SETSID, At.SETSID)
+    yield Step(program, Op.SESSION_KEYRING, At.KEYRING)
 
 
 def _places(runner: Runner, cgroups: Sequence[int], *, fresh_ipc: bool) -> Iterator[Step]:

@@ -1,7 +1,7 @@
 """The sandbox's file system: sources opened, a new root entered, mounts put into place.
 
-Sources are opened as detached mounts; targets are made after pivot_root, so that none of them,
-not even a symlink planted in a bound directory, leads out of the new root.
+Sources are opened as detached mounts; targets are made when the old root is gone, so that none
+of them, not even a symlink planted in a bound directory, leads to the host.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import posixpath
 from typing import TYPE_CHECKING, Final
 
 from runner.config import Mount, MountKind
+from runner.errors import ConfigError
 from runner.errors import ErrorLocation as At
 from runner.plan.steps import Op, Phase, Step
 
@@ -80,14 +81,40 @@ def sources(mounts: Sequence[Mount], phase: Phase) -> Iterator[Step]:
 
 
 def new_root(path: str, mounts: Sequence[Mount]) -> Iterator[Step]:
-    """Make a tmpfs at `path` the root, and put the mounts into it, in their order."""
-    yield from _enter(path)
+    """Make a tmpfs at `path` the root, and put the mounts into it.
+
+    Every proc comes first: the kernel lets a user namespace mount one only while it can see
+    another, in the old root (mount_too_revealing in fs/namespace.c). Then the old root is left;
+    the other mounts follow in their order, when no path leads to the host any more.
+    """
     made: set[str] = {"/"}
     slots = _slots(mounts)
-    for index, (mount, first_slot) in enumerate(zip(mounts, slots, strict=True)):
-        yield from _mkdirs(posixpath.dirname(mount.target), index, made)
-        yield from _mount_steps(mount, index, first_slot, made)
+    numbered = list(enumerate(zip(mounts, slots, strict=True)))
+    yield from _enter(path)
+    for index, (mount, slot) in numbered:
+        if mount.kind is MountKind.PROC:
+            _refuse_hidden(mount, mounts)
+            yield from _put(mount, index, slot, made)
     yield from _leave_old_root()
+    for index, (mount, slot) in numbered:
+        if mount.kind is not MountKind.PROC:
+            yield from _put(mount, index, slot, made)
+    yield _remount_readonly("/", _MS_NOSUID | _MS_NODEV, At.MOUNT_READONLY)
+
+
+def _put(mount: Mount, index: int, slot: int, made: set[str]) -> Iterator[Step]:
+    yield from _mkdirs(posixpath.dirname(mount.target), index, made)
+    yield from _mount_steps(mount, index, slot, made)
+
+
+def _refuse_hidden(proc: Mount, mounts: Sequence[Mount]) -> None:
+    for mount in mounts:
+        if mount is not proc and (proc.target + "/").startswith(mount.target.rstrip("/") + "/"):
+            message = (
+                f"Mount.proc: {proc.target!r} lies below the mount at {mount.target!r}, which "
+                "would hide it: mount proc beside it"
+            )
+            raise ConfigError(message)
 
 
 def fresh_places(mounts: Sequence[Mount]) -> Iterator[Step]:
@@ -126,11 +153,7 @@ def _mount(
 
 
 def _enter(path: str) -> Iterator[Step]:
-    """Pivot into an empty tmpfs at once: no target made later can lead out of it.
-
-    The old root stays until the mounts are done, for a new proc is refused to a user namespace
-    that sees none (mount_too_revealing in fs/namespace.c).
-    """
+    """Pivot into an empty tmpfs at once; the old root stays below it until it is left."""
     flags = _MS_NOSUID | _MS_NODEV
     yield _mount(At.MOUNT_TMPFS, path, flags=flags, fstype="tmpfs", data="mode=0755")
     here, old = b".", _OLD_ROOT.encode()
@@ -146,7 +169,6 @@ def _leave_old_root() -> Iterator[Step]:
     old = f"/{_OLD_ROOT}".encode()
     yield Step(Phase.SETUP, Op.UMOUNT, At.UMOUNT, (_MNT_DETACH,), (old,))
     yield Step(Phase.SETUP, Op.RMDIR, At.UNLINK, strings=(old,))
-    yield _remount_readonly("/", _MS_NOSUID | _MS_NODEV, At.MOUNT_READONLY)
 
 
 def _remount_readonly(target: str, flags: int, location: At, item: int = -1) -> Step:

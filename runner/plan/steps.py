@@ -45,17 +45,18 @@ class Op(enum.IntEnum):
     SETGID = 26
     SETUID = 27
     NO_NEW_PRIVS = 28
-    DUMPABLE = 29
-    CLEAR_FDS = 30
-    PLACE_FDS = 31
-    CLOSE_RANGE = 32
-    SIGNALS = 33
-    SYNC_WRITE = 34
-    SYNC_READ = 35
-    SECCOMP = 36
-    ARGV = 37
-    ENVP = 38
-    EXEC = 39
+    SESSION_KEYRING = 29
+    DUMPABLE = 30
+    CLEAR_FDS = 31
+    PLACE_FDS = 32
+    CLOSE_RANGE = 33
+    SIGNALS = 34
+    SYNC_WRITE = 35
+    SYNC_READ = 36
+    SECCOMP = 37
+    ARGV = 38
+    ENVP = 39
+    EXEC = 40
 
 
 class Phase(enum.IntEnum):

@@ -41,8 +41,18 @@ pytestmark = pytest.mark.userns
 USER_MOUNT = Namespace.USER | Namespace.MOUNT | Namespace.PID
 # x86_64 and aarch64 number these alike only by luck: ask the headers.
 SYSCALL_NAMES = (
-    *("capset", "chdir", "clone", "close_range", "dup2", "fcntl", "mount", "mount_setattr"),
-    *("pipe2", "pivot_root", "prctl", "recvfrom", "rmdir", "rt_sigprocmask", "sendto", "setns"),
+    *("capset", "chdir", "clone", "close_range", "dup2", "fcntl", "keyctl", "mount"),
+    *(
+        "mount_setattr",
+        "pipe2",
+        "pivot_root",
+        "prctl",
+        "recvfrom",
+        "rmdir",
+        "rt_sigprocmask",
+        "sendto",
+        "setns",
+    ),
     *("sethostname", "setsid", "umount2", "unshare"),
 )
 
@@ -181,6 +191,7 @@ LOCATIONS: dict[ErrorLocation, Fault] = {
         deny="prctl",
         arg=(0, PR_CAPBSET_DROP),
     ),
+    At.KEYRING: Fault({}, errno.EDQUOT, deny="keyctl"),
     At.PIPE: Fault({}, errno.EMFILE, deny="pipe2"),
 }
 

@@ -71,14 +71,29 @@ static void send_request(const struct wire_request *request, const void *plan, s
     send_frame(request, sizeof *request, plan, size, fds, fd_count);
 }
 
-/* Receive what has been sent: is the result this, and is no fd left once it is released? */
+/* Plans that are mapped: each is a line of /proc/self/maps. */
+static int plans_mapped(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    if (!maps)
+        bail_out("/proc/self/maps");
+    char line[512];
+    int count = 0;
+    while (fgets(line, sizeof line, maps))
+        count += strstr(line, "memfd:plan") != NULL;
+    (void)fclose(maps);
+    return count;
+}
+
+/* Receive what has been sent: is the result this, and is nothing left once it is released? */
 static bool receives(int wanted)
 {
     int before = fds_open();
+    memset(&frame, 0xa5, sizeof frame); /* whatever was there before */
     int result = frame_receive(control[KEEPER], &frame);
     bool refused_whole = result > 0 || (frame.fd_count == 0 && !frame.mapped);
     frame_release(&frame);
-    return result == wanted && refused_whole && fds_open() == before;
+    return result == wanted && refused_whole && fds_open() == before && plans_mapped() == 0;
 }
 
 static void test_whole_frames(void)
@@ -135,6 +150,9 @@ static void test_malformed(void)
     request.plan_bytes = WIRE_FRAME_MAX + 1;
     send_request(&request, plan, WIRE_FRAME_MAX + 1, fds, 2);
     check(receives(-EPROTO), "malformed: a frame that is too long");
+    request.plan_bytes = WIRE_FRAME_MAX;
+    send_request(&request, plan, WIRE_FRAME_MAX + 1, fds, 2);
+    check(receives(-EPROTO), "malformed: a frame that would fit if it were cut");
     request = right;
     send_request(&request, plan, 3, fds, 2);
     check(receives(-EPROTO), "malformed: a plan shorter than said");

@@ -344,6 +344,10 @@ static void test_fields(void)
     SPOIL(step->strings = UINT32_MAX;
           step->length = UINT32_MAX, "fields: 2^32-1 strings in 2^32-1 bytes are refused");
 #undef SPOIL
+    /* A blob, of which no string can be missing: 5 + 2^32-4 is 1 in 32 bits. */
+    add_third(&draft, OP_setgroups, 0, NULL, 0)->length = UINT32_MAX - 3;
+    check(refused_at(&draft, SPOILT),
+          "fields: a length that wraps round to the data is refused");
     add_third(&draft, OP_argv, 0, "", 0);
     check(accepted(&draft), "fields: an empty payload at the end of the data is accepted");
 }

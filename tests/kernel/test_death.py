@@ -1,0 +1,210 @@
+"""Death runs downhill: whoever of grader, keeper and init dies, all below is gone at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from runner import ProtocolError, Sandbox, Status
+
+pytestmark = pytest.mark.userns
+
+# The promise is 100 ms; the machines that run this are shared, so the test allows for a pause.
+AT_ONCE = 0.1
+PATIENCE = 5.0
+
+GRADER = """
+import sys, runner
+sandbox = runner.Sandbox()
+sandbox.start()
+print(sandbox.keeper_pid, sandbox.init_pid, flush=True)
+sandbox.run(["sh", "-c", "setsid sleep 4242 & setsid sleep 4242 & sleep 4242"])
+"""
+
+
+def alive(pid: int) -> bool:
+    """Tell whether it still has a memory image: one that only waits to be reaped has none.
+
+    A killed keeper leaves its zombies to the host's reaper, which may take its time.
+    """
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def sleepers() -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if path.read_bytes() == b"sleep\x004242\x00":
+                found.append(int(path.parent.name))
+    return found
+
+
+def wait_until(condition: object, seconds: float) -> float:
+    """Poll until it holds; gives how long it took."""
+    assert callable(condition)
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds
+        time.sleep(0.001)
+    return time.monotonic() - started
+
+
+class Scene:
+    """A grader in a process of its own, with a keeper, an init and three sleepers below it."""
+
+    def __init__(self) -> None:
+        self.grader = subprocess.Popen(
+            [sys.executable, "-c", GRADER],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=Path(__file__).parents[2],
+        )
+        assert self.grader.stdout is not None
+        self.keeper, self.init = map(int, self.grader.stdout.readline().split())
+        wait_until(lambda: len(sleepers()) == 3, PATIENCE)
+
+    def gone(self) -> bool:
+        return not alive(self.keeper) and not alive(self.init) and not sleepers()
+
+    def close(self) -> None:
+        assert self.grader.stdout is not None
+        self.grader.kill()
+        self.grader.wait()
+        self.grader.stdout.close()
+
+
+@pytest.mark.parametrize("victim", ["grader", "keeper", "init"])
+def test_killing_one_ends_all_below_at_once(victim: str) -> None:
+    times = []
+    for _ in range(3):
+        scene = Scene()
+        try:
+            pid = {"grader": scene.grader.pid, "keeper": scene.keeper, "init": scene.init}[
+                victim
+            ]
+            os.kill(pid, signal.SIGKILL)
+            # Of a killed init the keeper tells; its grader then ends, and so does the keeper.
+            times.append(wait_until(scene.gone, PATIENCE))
+        finally:
+            scene.close()
+    if victim != "init":  # there a Python has to print its traceback first
+        assert min(times) < AT_ONCE
+
+
+def test_killed_keeper_ends_the_programs_at_once() -> None:
+    with Sandbox() as sandbox:
+        sandbox.start()
+        thread = threading.Thread(target=_run_and_fail, args=(sandbox,))
+        thread.start()
+        wait_until(sleepers, PATIENCE)
+        keeper = sandbox.keeper_pid
+        assert keeper is not None
+        os.kill(keeper, signal.SIGKILL)
+        assert wait_until(lambda: not sleepers(), PATIENCE) < 10 * AT_ONCE
+        thread.join()
+
+
+def _run_and_fail(sandbox: Sandbox) -> None:
+    with pytest.raises(ProtocolError):
+        sandbox.run(["sleep", "4242"])
+
+
+def test_close_from_another_thread_ends_the_run() -> None:
+    sandbox = Sandbox()
+    threading.Timer(0.3, sandbox.close).start()
+    result = sandbox.run(["sleep", "30"])
+    assert result.status is Status.CANCELLED
+
+
+def test_close_during_the_start_is_not_forgotten() -> None:
+    """A cancel that comes before the program exists still ends it."""
+    for delay in (0.0, 0.002, 0.004, 0.008):
+        sandbox = Sandbox()
+        timer = threading.Timer(delay, sandbox.cancel)
+        started = time.monotonic()
+        timer.start()
+        # One that comes before the run has begun is of no run: then this one takes its time.
+        result = sandbox.run(["sleep", "1"])
+        timer.join()
+        sandbox.close()
+        if result.status is Status.CANCELLED:
+            assert time.monotonic() - started < 0.9
+            assert result.wall_ns is not None
+            assert 0 <= result.wall_ns < 10**9
+        else:
+            assert delay == 0.0
+
+
+def test_fork_of_the_grader_does_not_keep_the_sandbox_alive() -> None:
+    """multiprocessing and gunicorn fork; the copy of the socket must not matter."""
+    sandbox = Sandbox()
+    sandbox.start()
+    child = os.fork()
+    if child == 0:
+        time.sleep(30)
+        os._exit(0)
+    try:
+        started = time.monotonic()
+        sandbox.close()
+        assert time.monotonic() - started < 1
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_death_of_a_grader_that_has_forked_ends_the_sandbox() -> None:
+    code = (
+        "import os, time, runner\n"
+        "sandbox = runner.Sandbox()\n"
+        "sandbox.start()\n"
+        "child = os.fork()\n"
+        "if child == 0: time.sleep(20); os._exit(0)\n"
+        "print(sandbox.keeper_pid, child, flush=True)\n"
+        "time.sleep(20)\n"
+    )
+    grader = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
+    assert grader.stdout is not None
+    with grader.stdout:
+        keeper, child = map(int, grader.stdout.readline().split())
+        try:
+            grader.kill()
+            grader.wait()
+            wait_until(lambda: not alive(keeper), PATIENCE)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_interrupts_at_any_time_leave_nothing() -> None:
+    """KeyboardInterrupt at random places; the test's surroundings look for leftovers."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    caught = 0
+    try:
+        for number in range(150):
+            signal.setitimer(signal.ITIMER_REAL, 0.0005 + number * 0.0001)
+            try:
+                with Sandbox() as sandbox:
+                    sandbox.run(["sleep", "0.005"])
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                caught += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert caught > 20
