@@ -7,7 +7,8 @@ FUZZ_SECONDS ?= 60
 
 NATIVE := runner/native
 NATIVE_LIBRARY := $(filter-out $(NATIVE)/main.c,$(wildcard $(NATIVE)/*.c))
-NATIVE_HEADERS := $(wildcard $(NATIVE)/*.h) $(NATIVE)/cflags
+NATIVE_HEADERS := $(NATIVE)/cflags \
+    $(wildcard $(NATIVE)/*.h $(NATIVE)/tests/*.h $(NATIVE)/fuzz/*.c)
 NATIVE_TESTS := $(patsubst $(NATIVE)/tests/%.c,build/native/%,$(wildcard $(NATIVE)/tests/test_*.c))
 C_FILES = $(shell find runner tests bench -name '*.[ch]')
 SANITIZERS := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all

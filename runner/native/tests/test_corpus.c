@@ -69,7 +69,8 @@ int main(int argc, char **argv)
             continue;
         size_t size;
         uint8_t *seed = read_seed(directory, entry->d_name, &size);
-        check(size > 0 && decodes(seed, size), "%s: decodes", entry->d_name);
+        check(size > 0 && decodes(seed, size), "%s: decodes (if not: fuzz/make_corpus.py)",
+              entry->d_name);
         feed_variants(seed, size);
         free(seed);
         count++;

@@ -30,6 +30,7 @@ struct fake {
     int count;
 };
 
+static const struct report none = {.pid_inside = PROGRAM_INSIDE};
 static const char *const file_names[2] = {"stat", "status"};
 
 static void fake_open(struct fake *fake)
@@ -86,7 +87,7 @@ static void fake_close(struct fake *fake)
 }
 
 /* A program that has ended has no clock: only what /proc says is left. */
-static struct tree_usage follow(int directory, const struct report *report)
+static struct tree_usage follow(int directory, const struct report *report, bool exact)
 {
     struct tree_usage usage;
     pid_t ended = fork();
@@ -94,7 +95,7 @@ static struct tree_usage follow(int directory, const struct report *report)
         _exit(0);
     if (ended < 0 || waitpid(ended, NULL, 0) != ended)
         bail_out("fork");
-    int error = follow_tree(directory, ended, PROGRAM_INSIDE, report, &usage);
+    int error = follow_tree(directory, ended, report, exact, &usage);
     if (error < 0)
         bail_out("follow_tree: %d", error);
     return usage;
@@ -102,29 +103,30 @@ static struct tree_usage follow(int directory, const struct report *report)
 
 static void test_sums(void)
 {
-    static const struct report none, orphans = {.orphans_user_ns = 5, .orphans_system_ns = 7};
+    static const struct report orphans = {
+        .pid_inside = PROGRAM_INSIDE, .orphans_user_ns = 5, .orphans_system_ns = 7};
     struct fake fake;
     fake_open(&fake);
-    struct tree_usage usage = follow(fake.directory, &none);
+    struct tree_usage usage = follow(fake.directory, &none, false);
     check(usage.cpu_ns == 0 && usage.memory_bytes == 0 && usage.processes == 0,
           "sums: of nothing are nothing");
     fake_process(&fake, 1, "init", (int[]){1000, 1000, 1000, 1000}, 5000, 5000);
-    usage = follow(fake.directory, &orphans);
+    usage = follow(fake.directory, &orphans, false);
     check(usage.cpu_ns == 12 && usage.memory_bytes == 0 && usage.processes == 0,
           "sums: init does not count, what it has reaped does");
     fake_process(&fake, PROGRAM_INSIDE, "a.out", (int[]){100, 200, 3, 4}, 10, 1);
-    usage = follow(fake.directory, &none);
+    usage = follow(fake.directory, &none, false);
     check(usage.cpu_ns == 7 * TICK_NS && usage.memory_bytes == 11 * 1024 &&
               usage.processes == 1,
           "sums: of the program, only its children's ticks");
     fake_process(&fake, 30, "child", (int[]){1, 20, 300, 4000}, 100, 200);
-    usage = follow(fake.directory, &orphans);
+    usage = follow(fake.directory, &orphans, false);
     check(usage.cpu_ns == (7 + 4321) * TICK_NS + 12 && usage.memory_bytes == 311 * 1024 &&
               usage.processes == 2,
           "sums: of another, its own ticks too");
     (void)unlinkat(fake.directory, "30/stat", 0);
     (void)unlinkat(fake.directory, "30/status", 0);
-    usage = follow(fake.directory, &none);
+    usage = follow(fake.directory, &none, false);
     check(usage.cpu_ns == 7 * TICK_NS && usage.memory_bytes == 11 * 1024,
           "sums: one that ends meanwhile adds nothing");
     fake_close(&fake);
@@ -156,13 +158,12 @@ enum { NAMES = sizeof names / sizeof *names };
 
 static void test_names(void)
 {
-    static const struct report none;
     bool cpu = true, memory = true;
     for (int i = 0; i < NAMES; i++) {
         struct fake fake;
         fake_open(&fake);
         fake_process(&fake, 5, names[i], (int[]){1, 20, 300, 4000}, 100, 200);
-        struct tree_usage usage = follow(fake.directory, &none);
+        struct tree_usage usage = follow(fake.directory, &none, false);
         if (usage.cpu_ns != 4321 * TICK_NS)
             check(cpu = false, "names: CPU time of (%s) is %lld", names[i],
                   (long long)usage.cpu_ns);
@@ -175,10 +176,52 @@ static void test_names(void)
     check(memory, "names: no name changes the memory");
 }
 
+static const char rollup[] = "00400000-7ffd00000000 ---p 00000000 00:00 0 [rollup]\n"
+                             "Rss:   900 kB\nPss:   800 kB\nPss_Anon:   50 kB\n"
+                             "Pss_File:   700 kB\nPss_Shmem:   6 kB\n";
+
+static const char status[] = "Name:\tRssAnon:1\nRssAnon:\t 30 kB\nRssShmem:\t 4 kB\n";
+
+static void test_exact(void)
+{
+    struct fake fake;
+    fake_open(&fake);
+    fake_process(&fake, 5, "x", (int[]){0, 0, 0, 0}, 100, 200);
+    fake_file(&fake, "5/smaps_rollup", rollup);
+    check(follow(fake.directory, &none, true).memory_bytes == 56 * 1024,
+          "exact: shared pages are shared out");
+    check(follow(fake.directory, &none, false).memory_bytes == 300 * 1024,
+          "exact: or counted at each process");
+    (void)unlinkat(fake.directory, "5/smaps_rollup", 0);
+    fake_close(&fake);
+}
+
+/* Its first thread has ended: status has no memory, but that of the second thread has. */
+static void test_threads(void)
+{
+    struct fake fake;
+    fake_open(&fake);
+    fake_process(&fake, 5, "x", (int[]){0, 0, 0, 0}, 0, 0);
+    if (mkdirat(fake.directory, "5/task", 0700) < 0 ||
+        mkdirat(fake.directory, "5/task/5", 0700) < 0 ||
+        mkdirat(fake.directory, "5/task/6", 0700) < 0)
+        bail_out("mkdir");
+    fake_file(&fake, "5/task/6/status", status);
+    fake_file(&fake, "5/task/6/smaps_rollup", rollup);
+    check(follow(fake.directory, &none, false).memory_bytes == 34 * 1024 &&
+              follow(fake.directory, &none, true).memory_bytes == 56 * 1024,
+          "threads: memory shows at one that lives");
+    (void)unlinkat(fake.directory, "5/task/6/status", 0);
+    (void)unlinkat(fake.directory, "5/task/6/smaps_rollup", 0);
+    (void)unlinkat(fake.directory, "5/task/6", AT_REMOVEDIR);
+    (void)unlinkat(fake.directory, "5/task/5", AT_REMOVEDIR);
+    (void)unlinkat(fake.directory, "5/task", AT_REMOVEDIR);
+    fake_close(&fake);
+}
+
 /* Texts that no kernel writes: cut short, empty, without the name. */
 static void test_texts(void)
 {
-    static const struct report none;
     static const char *const texts[] = {"", "5", "5 (x)", "5 (x",
                                         "5 (x) S 1 2 3 4 5 6 7 8 9 10 11 12"};
     bool nothing = true;
@@ -190,7 +233,7 @@ static void test_texts(void)
         (void)unlinkat(fake.directory, "5/status", 0);
         fake_file(&fake, "5/stat", texts[i]);
         fake_file(&fake, "5/status", texts[i]);
-        struct tree_usage usage = follow(fake.directory, &none);
+        struct tree_usage usage = follow(fake.directory, &none, false);
         nothing = nothing && usage.cpu_ns == 0 && usage.memory_bytes == 0;
         fake_close(&fake);
     }
@@ -200,7 +243,6 @@ static void test_texts(void)
 /* More than fit into one getdents64: all are found. */
 static void test_many(void)
 {
-    static const struct report none;
     char path[] = "/tmp/run-sandboxed-test-XXXXXX", number[16];
     int directory = mkdtemp(path) ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (directory < 0)
@@ -210,7 +252,7 @@ static void test_many(void)
         if (mkdirat(directory, number, 0700) < 0)
             bail_out("mkdir");
     }
-    struct tree_usage usage = follow(directory, &none);
+    struct tree_usage usage = follow(directory, &none, false);
     check(usage.processes == 2000, "many: 2000 processes are all found");
     for (int i = 2; i < 2002; i++) {
         (void)snprintf(number, sizeof number, "%d", i);
@@ -242,7 +284,6 @@ static _Noreturn void burn(const char *name, int64_t cpu_ns, int ready)
  */
 static void test_real(const char *name)
 {
-    static const struct report none;
     const int64_t cpu_ns = 10 * TICK_NS;
     int ready[2];
     char path[] = "/tmp/run-sandboxed-test-XXXXXX", number[16], target[32], word;
@@ -258,11 +299,11 @@ static void test_real(const char *name)
     if (child < 0 || symlinkat(target, directory, number) < 0 || read(ready[0], &word, 1) != 1)
         bail_out("child");
     struct tree_usage clock, ticks;
-    int error = follow_tree(-1, child, child, &none, &clock);
+    int error = follow_tree(-1, child, &none, false, &clock);
     check(error == 0 && clock.cpu_ns >= cpu_ns && clock.cpu_ns < cpu_ns * 2 &&
               clock.memory_bytes == 0,
           "real: the clock of (%s) says %lld ns", name, (long long)clock.cpu_ns);
-    ticks = follow(directory, &none);
+    ticks = follow(directory, &none, false);
     /* Ticks are of user and of system time, each rounded down: at most two are lost. */
     check(ticks.cpu_ns >= cpu_ns - 2 * TICK_NS && ticks.cpu_ns <= clock.cpu_ns &&
               ticks.memory_bytes >= MEMORY && ticks.memory_bytes < 8 * MEMORY,
@@ -280,15 +321,16 @@ int main(void)
 {
     test_sums();
     test_names();
+    test_exact();
+    test_threads();
     test_texts();
     test_many();
     test_real(") R 1 1");
     test_real("RssAnon:1");
     test_real("\nRssAnon:1 ");
     struct tree_usage usage;
-    static const struct report none;
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    check(follow_tree(null, 1, 1, &none, &usage) == -ENOTDIR,
+    check(follow_tree(null, 1, &none, false, &usage) == -ENOTDIR,
           "error: no directory is its errno");
     return finish();
 }
