@@ -237,7 +237,6 @@ class Sandbox:
             candidates=_candidates(os.fsencode(runner.args[0]), runner.env.get("PATH", "")),
             files=frame.files,
             cgroups=frame.cgroups,
-            fresh_ipc=True,
         )
         watch = frame.watch(limits, streams, box.host.cpus)
         flags = wire.FOLLOW if groups is None else 0

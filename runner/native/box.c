@@ -129,12 +129,10 @@ static int raise_init(struct box *box, struct report *report, unsigned long flag
     return 0;
 }
 
-static void close_slots(struct context *context)
+static void close_slots(struct places *places)
 {
-    if (!context->report)
-        return; /* it was never started: no slot holds anything */
     for (unsigned i = 0; i < WIRE_SLOTS_MAX; i++)
-        close_fd(&context->slots[i]);
+        close_fd(&places->slots[i]);
 }
 
 static int box_build(struct box *box, struct report *report)
@@ -144,7 +142,7 @@ static int box_build(struct box *box, struct report *report)
         return -1;
     if (flags && (clone_init(box, report, flags) < 0 || raise_init(box, report, flags) < 0))
         return -1;
-    close_slots(&box->context);
+    close_slots(&box->places);
     if (steps_run(&box->plan, PHASE_JOINED, &box->context) < 0)
         return -1;
     if (box->has_init)
@@ -171,10 +169,12 @@ int box_start(struct box *box, struct frame *frame, struct report *report,
         .fd_count = box->frame.fd_count,
         .pipes = {-1, -1},
         .sync = -1,
+        .places = &box->places,
         .report = report,
     };
     for (unsigned i = 0; i < WIRE_SLOTS_MAX; i++)
-        box->context.slots[i] = -1;
+        box->places.slots[i] = -1;
+    box->places.queues_fd = -1;
     box->init_pid = -1;
     box->init_pidfd = box->init_socket = box->proc = -1;
     memset(report, 0, sizeof *report);
@@ -264,13 +264,16 @@ void box_clean(struct box *box)
 
 void box_end(struct box *box)
 {
+    if (!box->context.report)
+        return; /* it was never started */
     if (box->init_pid > 0) {
         /* It cannot end before we have reaped all our children in its namespace. */
         (void)kill(box->init_pid, SIGKILL);
         while (waitpid(-1, NULL, __WALL) != box->init_pid && errno != ECHILD)
             continue;
     }
-    close_slots(&box->context);
+    close_slots(&box->places);
+    close_fd(&box->places.queues_fd);
     close_fd(&box->init_pidfd);
     close_fd(&box->init_socket);
     close_fd(&box->proc);

@@ -10,6 +10,7 @@ struct box {
     struct frame frame; /* the START request: its plan is needed for CLEAN */
     struct plan plan;
     struct context context;
+    struct places places;
     bool started;
     bool damaged;    /* CLEAN failed: its report goes to the next run */
     bool has_init;   /* it has a pid namespace of its own */

@@ -19,15 +19,15 @@ static const char *or_null(const char *text)
     return *text ? text : NULL;
 }
 
-static bool slot_valid(int64_t slot)
+static bool slot_valid(const struct context *context, int64_t slot)
 {
-    return slot >= 0 && slot < WIRE_SLOTS_MAX;
+    return context->places && slot >= 0 && slot < WIRE_SLOTS_MAX;
 }
 
 /* arg: slot, recursive?, optional? */
 int op_open_tree(const struct step *step, struct context *context)
 {
-    if (!slot_valid(step->arg[0]))
+    if (!slot_valid(context, step->arg[0]))
         return -EINVAL;
     unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
     if (step->arg[1])
@@ -37,16 +37,16 @@ int op_open_tree(const struct step *step, struct context *context)
         return 0; /* move_mount sees the empty slot */
     if (fd < 0)
         return (int)fd;
-    context->slots[step->arg[0]] = (int)fd;
+    context->places->slots[step->arg[0]] = (int)fd;
     return 0;
 }
 
 /* arg: slot, attributes to set, attributes to clear. Always recursive and private. */
 int op_mount_setattr(const struct step *step, struct context *context)
 {
-    if (!slot_valid(step->arg[0]))
+    if (!slot_valid(context, step->arg[0]))
         return -EINVAL;
-    int fd = context->slots[step->arg[0]];
+    int fd = context->places->slots[step->arg[0]];
     if (fd < 0)
         return 0;
     struct mount_attr_v0 attributes = {
@@ -74,9 +74,9 @@ static int make_target(int tree, const char *target)
 /* arg: slot. Does nothing when the slot is empty: its source was optional. */
 int op_move_mount(const struct step *step, struct context *context)
 {
-    if (!slot_valid(step->arg[0]))
+    if (!slot_valid(context, step->arg[0]))
         return -EINVAL;
-    int *fd = &context->slots[step->arg[0]];
+    int *fd = &context->places->slots[step->arg[0]];
     if (*fd < 0)
         return 0;
     int result = make_target(*fd, step->strings[0]);
@@ -153,49 +153,4 @@ int op_write_file(const struct step *step, struct context *context)
         done += (size_t)written;
     }
     return (int)sys_result(fchmod(fd, (mode_t)step->arg[0]));
-}
-
-static bool same_time(struct timespec a, struct timespec b)
-{
-    return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
-}
-
-/*
- * Any creation, removal, chmod or xattr in the root of a tmpfs changes one of
- * these; files below it need a directory in it, which changes them too. The size
- * of a tmpfs directory counts its entries, so even a change within one tick of
- * the clock shows, if it left anything.
- */
-static bool untouched(const struct stat *now, const struct stat *then)
-{
-    return now->st_dev == then->st_dev && now->st_ino == then->st_ino &&
-           now->st_mode == then->st_mode && now->st_nlink == then->st_nlink &&
-           now->st_size == then->st_size && same_time(now->st_ctim, then->st_ctim) &&
-           same_time(now->st_mtim, then->st_mtim);
-}
-
-/*
- * Give the next run an empty tmpfs: mount a new one if the old one was used.
- * arg: flags, number of the tmpfs; strings: target, data. The first time, only
- * look: it has just been mounted.
- */
-int op_keep_fresh(const struct step *step, struct context *context)
-{
-    if (!slot_valid(step->arg[1]))
-        return -EINVAL;
-    struct fresh *fresh = &context->fresh[step->arg[1]];
-    const char *target = step->strings[0];
-    struct stat now;
-    if (stat(target, &now) < 0)
-        return -errno;
-    if (fresh->recorded) {
-        if (untouched(&now, &fresh->when_mounted))
-            return 0;
-        if (umount2(target, MNT_DETACH) < 0 ||
-            mount("tmpfs", target, "tmpfs", (unsigned long)step->arg[0], step->strings[1]) < 0 ||
-            stat(target, &now) < 0)
-            return -errno;
-    }
-    *fresh = (struct fresh){.recorded = true, .when_mounted = now};
-    return 0;
 }

@@ -10,6 +10,7 @@
 #include "watch.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -17,11 +18,40 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-static _Noreturn void program_main(const struct plan *plan, struct context *context)
+/* What the program's process gets from launch. */
+struct birth {
+    const struct plan *plan;
+    struct context context;
+};
+
+static int program_main(void *argument)
 {
-    (void)steps_run(plan, PHASE_PROGRAM, context); /* only returns if a step failed */
+    struct birth *birth = argument;
+    (void)steps_run(birth->plan, PHASE_PROGRAM, &birth->context); /* returns if a step failed */
     (void)syscall(SYS_exit_group, 127);
     __builtin_trap(); /* its filter does not even let it exit */
+}
+
+/*
+ * Start the program's process. It borrows our memory until its exec, as vfork(2)
+ * does: copying page tables, and then each page that it writes to, takes longer
+ * than all its steps. That is safe here as it is not in a grader: we are one
+ * thread, wait for it, and are not dumpable, and no other process of its uid is
+ * alive to look. With a callback before its exec we may not wait: it gets a copy.
+ */
+static pid_t start_process(struct birth *birth, bool borrow, int *pidfd)
+{
+    static _Alignas(16) char stack[64 * 1024];
+    if (!borrow) {
+        pid_t pid = fork_pidfd(0, pidfd);
+        if (pid == 0)
+            (void)program_main(birth);
+        return pid;
+    }
+    *pidfd = -1;
+    return (pid_t)sys_result(clone(program_main, stack + sizeof stack,
+                                   CLONE_VM | CLONE_VFORK | (int)CLONE_PIDFD_FLAG | SIGCHLD,
+                                   birth, pidfd, NULL, NULL));
 }
 
 static void reply_failure(struct wire_reply *reply, enum location location, int error)
@@ -31,20 +61,15 @@ static void reply_failure(struct wire_reply *reply, enum location location, int 
     reply->error = error;
 }
 
-/* Make pipes and sockets, fork. Returns 0 or -1 with *reply filled. */
-static int launch(struct watch *watch, struct frame *frame, const struct plan *plan,
+/* Make pipes and sockets, and the process. Returns 0 or -1 with *reply filled. */
+static int launch(struct watch *watch, const struct frame *frame, const struct plan *plan,
                   struct report *report, struct wire_reply *reply)
 {
-    struct context context = {
-        .fds = frame->fds,
-        .fd_count = frame->fd_count,
-        .pipes = {-1, -1},
-        .sync = -1,
-        .report = report,
-    };
-    int sync[2] = {-1, -1}, notify[2] = {-1, -1};
-    int error = capture_open(&watch->capture, frame, context.pipes);
-    if (error == 0 && steps_have(plan, OP_sync_write) &&
+    int sync[2] = {-1, -1}, notify[2] = {-1, -1}, ends[2] = {-1, -1};
+    int fds[WIRE_FDS_MAX]; /* its own, for it moves them */
+    bool synchronise = steps_have(plan, OP_sync_write);
+    int error = capture_open(&watch->capture, frame, ends);
+    if (error == 0 && synchronise &&
         socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) < 0)
         error = -errno;
     if (error == 0 && (frame->request.flags & REQUEST_NOTIFY_EXEC) && pipe2(notify, O_CLOEXEC) < 0)
@@ -52,11 +77,14 @@ static int launch(struct watch *watch, struct frame *frame, const struct plan *p
     if (error < 0)
         reply_failure(reply, LOCATION_PIPE, -error);
     else {
-        context.sync = sync[1];
+        memcpy(fds, frame->fds, frame->fd_count * sizeof *fds);
+        struct birth birth = {
+            .plan = plan,
+            .context = {.fds = fds, .fd_count = frame->fd_count, .report = report,
+                        .pipes = {ends[0], ends[1]}, .sync = sync[1]},
+        };
         watch->started_ns = clock_ns(CLOCK_MONOTONIC);
-        watch->program = fork_pidfd(0, &watch->pidfd);
-        if (watch->program == 0)
-            program_main(plan, &context);
+        watch->program = start_process(&birth, !synchronise, &watch->pidfd);
         if (watch->program < 0)
             reply_failure(reply, LOCATION_CLONE, error = (int)-watch->program);
     }
@@ -64,8 +92,8 @@ static int launch(struct watch *watch, struct frame *frame, const struct plan *p
     watch->notify = notify[0];
     close_fd(&sync[1]);
     close_fd(&notify[1]);
-    close_fd(&context.pipes[0]);
-    close_fd(&context.pipes[1]);
+    close_fd(&ends[0]);
+    close_fd(&ends[1]);
     return error ? -1 : 0;
 }
 

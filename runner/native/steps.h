@@ -31,18 +31,25 @@ struct report {
     _Atomic int64_t orphans_system_ns;
 };
 
-/* A tmpfs as it was when it was mounted, to see whether a run has touched it. */
+/* A tmpfs or mqueue as it was when it was mounted, to see whether a run has touched it. */
 struct fresh {
     bool recorded;
     struct stat when_mounted;
+};
+
+/* What the steps of a sandbox, but not of a program, work on. */
+struct places {
+    int slots[WIRE_SLOTS_MAX]; /* detached mounts, -1 where there is none */
+    struct fresh fresh[WIRE_SLOTS_MAX];
+    struct fresh queues; /* POSIX message queues of the IPC namespace … */
+    int queues_fd;       /* … seen through a mount that is nowhere, or -1 */
 };
 
 /* What the steps work on. Index -1 in an fd argument gives -1. */
 struct context {
     int *fds; /* what came with the frame */
     unsigned fd_count;
-    int slots[WIRE_SLOTS_MAX]; /* detached mounts, -1 where there is none */
-    struct fresh fresh[WIRE_SLOTS_MAX];
+    struct places *places; /* NULL in a program */
     pid_t target; /* MAPS: whose id maps */
     int pipes[2]; /* write ends for captured stdout and stderr, or -1 */
     int sync;     /* rendezvous with the keeper before exec, or -1 */

@@ -24,6 +24,11 @@
 #define SYS_open_tree 428
 #define SYS_move_mount 429
 #endif
+#ifndef SYS_fsopen
+#define SYS_fsopen 430
+#define SYS_fsconfig 431
+#define SYS_fsmount 432
+#endif
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
@@ -36,6 +41,9 @@
 #define AT_RECURSIVE_FLAG 0x8000u
 #define MOVE_MOUNT_F_EMPTY_PATH 4u
 #define CLOSE_RANGE_CLOEXEC_FLAG 4u
+#define FSOPEN_CLOEXEC_FLAG 1u
+#define FSCONFIG_CMD_CREATE_OP 6u
+#define FSMOUNT_CLOEXEC_FLAG 1u
 
 #define CLONE_NEWTIME_FLAG 0x00000080u
 #define CLONE_PIDFD_FLAG 0x00001000u

@@ -80,7 +80,7 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
 
 /*
  * X(name, payload, strings, fd_args): the operations. Each is one function
- * op_NAME in one of mounts.c, ids.c, confine.c, fds.c, process.c.
+ * op_NAME in one of mounts.c, fresh.c, ids.c, confine.c, fds.c, process.c.
  *   payload  NONE, STRINGS (`strings` of them, 0: any number), BLOB, or
  *            STRING_BLOB (one string, then bytes)
  *   fd_args  bit i: arg[i] is an index into the frame's fds, or -1
@@ -99,6 +99,7 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
     X(symlink, STRINGS, 2, 0)        \
     X(write_file, STRING_BLOB, 1, 0) \
     X(keep_fresh, STRINGS, 2, 0)     \
+    X(fresh_ipc, NONE, 0, 0)         \
     X(id_map, STRINGS, 2, 0)         \
     X(hostname, STRINGS, 1, 0)       \
     X(domainname, STRINGS, 1, 0)     \

@@ -31,6 +31,7 @@ def box(runner: Runner, *, privileged: bool) -> list[Step]:
         *_setup(runner, privileged=privileged),
         *_joined(runner),
         *root.fresh_places(runner.mounts),
+        *_fresh_ipc(runner),
     ]
 
 
@@ -41,6 +42,11 @@ def clone_flags(runner: Runner) -> Namespace:
     root would be the caller's (cgroup_namespaces(7)).
     """
     return runner.namespaces & ~Namespace.CGROUP
+
+
+def _fresh_ipc(runner: Runner) -> Iterator[Step]:
+    if Namespace.IPC in runner.namespaces:
+        yield Step(Phase.CLEAN, Op.FRESH_IPC, At.CLEAN)
 
 
 def _early(runner: Runner, *, privileged: bool) -> Iterator[Step]:

@@ -23,7 +23,6 @@ def program(
     candidates: Sequence[bytes],
     files: Sequence[int],
     cgroups: Sequence[int] = (),
-    fresh_ipc: bool = False,
 ) -> list[Step]:
     """Plan one program: from the fork to its exec.
 
@@ -32,7 +31,7 @@ def program(
     """
     return [
         *_process(files),
-        *_places(runner, cgroups, fresh_ipc=fresh_ipc),
+        *_places(runner, cgroups),
         *_rlimits(runner.rlimits),
         *_identity(runner),
         *_exec(runner, candidates, len(files)),
@@ -48,15 +47,13 @@ def _process(files: Sequence[int]) -> Iterator[Step]:
     yield Step(program, Op.SESSION_KEYRING, At.KEYRING)
 
 
-def _places(runner: Runner, cgroups: Sequence[int], *, fresh_ipc: bool) -> Iterator[Step]:
+def _places(runner: Runner, cgroups: Sequence[int]) -> Iterator[Step]:
     """Enter the cgroups and directories, while we still have the rights to."""
     for index, fd in enumerate(cgroups):
         yield Step(Phase.PROGRAM, Op.ENTER_CGROUP, At.CGROUP, (fd,), item=index)
-    unshare = runner.namespaces & Namespace.CGROUP
-    if fresh_ipc:
-        unshare |= Namespace.IPC
-    if unshare:
-        yield Step(Phase.PROGRAM, Op.UNSHARE, At.UNSHARE, (int(unshare),))
+    if Namespace.CGROUP in runner.namespaces:
+        # Now, so that the namespace's root is where the program is (cgroup_namespaces(7)).
+        yield Step(Phase.PROGRAM, Op.UNSHARE, At.UNSHARE, (int(Namespace.CGROUP),))
     if runner.work_dir:
         directory = (os.fsencode(runner.work_dir),)
         yield Step(
