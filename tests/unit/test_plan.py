@@ -112,7 +112,6 @@ def programs(draw: st.DrawFn) -> list[Step]:
         runner,
         files=draw(st.lists(st.sampled_from([0, 1, 2, FD_CLOSED, FD_STDOUT_PIPE]), max_size=5)),
         cgroups=CGROUPS[: draw(st.integers(0, len(CGROUPS)))],
-        fresh_ipc=draw(st.booleans()),
     )
 
 
@@ -128,14 +127,12 @@ def program(
     *,
     files: Sequence[int] = (0, 1, 2),
     cgroups: Sequence[int] = (),
-    fresh_ipc: bool = False,
 ) -> list[Step]:
     return plan.program(
         runner,
         candidates=(b"/bin/true",),
         files=files,
         cgroups=cgroups,
-        fresh_ipc=fresh_ipc,
     )
 
 
@@ -168,7 +165,7 @@ FULL = Runner(
 
 
 def test_program_with_everything_has_this_order() -> None:
-    steps = program(FULL, cgroups=CGROUPS, fresh_ipc=True)
+    steps = program(FULL, cgroups=CGROUPS)
     assert [step.op for step in steps] == [
         *(Op.SIGNALS, Op.CLEAR_FDS, Op.PLACE_FDS, Op.SETSID, Op.SESSION_KEYRING),
         *(Op.ENTER_CGROUP, Op.ENTER_CGROUP, Op.UNSHARE, Op.CHDIR, Op.RLIMIT, Op.RLIMIT),
@@ -310,19 +307,18 @@ def test_groups_are_set_unless_there_are_none_and_none_can_be(
 
 
 @pytest.mark.parametrize(
-    ("namespaces", "fresh_ipc", "expected"),
+    ("namespaces", "expected"),
     [
-        (NO_NAMESPACES, False, []),
-        (Namespace.PID | Namespace.MOUNT, False, []),
-        (Namespace.CGROUP, False, [(Namespace.CGROUP,)]),
-        (Namespace.PID, True, [(Namespace.IPC,)]),
-        (ALL_NAMESPACES, True, [(Namespace.CGROUP | Namespace.IPC,)]),
+        (NO_NAMESPACES, []),
+        (ALL_NAMESPACES & ~Namespace.CGROUP, []),
+        (Namespace.CGROUP, [(Namespace.CGROUP,)]),
+        (ALL_NAMESPACES, [(Namespace.CGROUP,)]),
     ],
 )
-def test_program_unshares_only_cgroup_and_fresh_ipc(
-    namespaces: Namespace, fresh_ipc: bool, expected: list[tuple[int, ...]]
+def test_program_unshares_only_the_cgroup_namespace(
+    namespaces: Namespace, expected: list[tuple[int, ...]]
 ) -> None:
-    steps = program(Runner(args=("true",), namespaces=namespaces), fresh_ipc=fresh_ipc)
+    steps = program(Runner(args=("true",), namespaces=namespaces))
     assert [steps[place].args for place in places(steps, Op.UNSHARE)] == expected
 
 
@@ -551,11 +547,9 @@ def test_fresh_places_are_mounted_again_just_as_at_first(
     runner: Runner, privileged: bool
 ) -> None:
     steps = plan.box(runner, privileged=privileged)
-    clean = in_phase(steps, Phase.CLEAN)
+    clean = [step for step in in_phase(steps, Phase.CLEAN) if step.op is Op.KEEP_FRESH]
     fresh = [item for item, mount in enumerate(runner.mounts) if mount.fresh]
-    assert [(step.op, step.item, step.args[1]) for step in clean] == [
-        (Op.KEEP_FRESH, item, item) for item in fresh
-    ]
+    assert [(step.item, step.args[1]) for step in clean] == [(item, item) for item in fresh]
     for step in clean:
         (first,) = (
             other
@@ -564,6 +558,16 @@ def test_fresh_places_are_mounted_again_just_as_at_first(
         )
         assert step.args[0] == first.args[0]
         assert step.strings == (first.strings[1], first.strings[3])
+
+
+@given(runner=boxes(), privileged=st.booleans())
+def test_clean_empties_the_ipc_namespace_only_where_it_is_ours(
+    runner: Runner, privileged: bool
+) -> None:
+    steps = plan.box(runner, privileged=privileged)
+    clean = [step.op for step in in_phase(steps, Phase.CLEAN) if step.op is not Op.KEEP_FRESH]
+    assert clean == ([Op.FRESH_IPC] if Namespace.IPC in runner.namespaces else [])
+    assert clean == [steps[place].op for place in places(steps, Op.FRESH_IPC)]
 
 
 @given(runner=boxes(), privileged=st.booleans())

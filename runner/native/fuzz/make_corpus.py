@@ -59,13 +59,12 @@ def program(**changes: object) -> Runner:
 
 
 def program_steps(runner: Runner) -> list[Step]:
-    """Plan it with captured output, two cgroups and a fresh IPC namespace."""
+    """Plan it with captured output and two cgroups."""
     return plan.program(
         runner,
         candidates=(b"/usr/bin/cat", b"/bin/cat"),
         files=(0, plan.FD_STDOUT_PIPE, plan.FD_STDERR_PIPE),
         cgroups=(1, 2),
-        fresh_ipc=True,
     )
 
 

@@ -206,11 +206,13 @@ static void test_threads(void)
         mkdirat(fake.directory, "5/task/5", 0700) < 0 ||
         mkdirat(fake.directory, "5/task/6", 0700) < 0)
         bail_out("mkdir");
+    fake_file(&fake, "5/task/5/status", "Name:\tx\n");
     fake_file(&fake, "5/task/6/status", status);
     fake_file(&fake, "5/task/6/smaps_rollup", rollup);
     check(follow(fake.directory, &none, false).memory_bytes == 34 * 1024 &&
               follow(fake.directory, &none, true).memory_bytes == 56 * 1024,
           "threads: memory shows at one that lives");
+    (void)unlinkat(fake.directory, "5/task/5/status", 0);
     (void)unlinkat(fake.directory, "5/task/6/status", 0);
     (void)unlinkat(fake.directory, "5/task/6/smaps_rollup", 0);
     (void)unlinkat(fake.directory, "5/task/6", AT_REMOVEDIR);
