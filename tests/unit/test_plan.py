@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
+MS_NOATIME = 1024
 MS_REC_PRIVATE = 1 << 14 | 1 << 18
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 1, 2, 4, 8
 MNT_DETACH = 2
@@ -540,6 +541,37 @@ def test_keeper_takes_its_ids_gives_up_privileges_then_hides(
     # A change of ids makes a process dumpable again, so this is the last.
     assert [step.op for step in joined] == [*wanted, Op.DUMPABLE]
     assert joined[-1].args == (0,)
+
+
+def test_fresh_places_are_emptied_each_under_its_index() -> None:
+    runner = Runner(
+        args=("x",),
+        namespaces=Namespace.MOUNT,
+        mounts=(
+            Mount.tmpfs("/tmp", size=4096, inodes=7),
+            Mount.tmpfs("/kept", fresh=False),
+            Mount.tmpfs("/a/b", mode=0o700),
+        ),
+        pivot_root="/mnt",
+    )
+    clean = in_phase(plan.box(runner, privileged=True), Phase.CLEAN)
+    flags = MS_NOSUID | MS_NODEV | MS_NOATIME
+    assert [(step.item, step.args, step.strings) for step in clean] == [
+        (0, (flags, 0), (b"/tmp", b"mode=1777,size=4096,nr_inodes=7")),
+        (2, (flags, 2), (b"/a/b", b"mode=0700")),
+    ]
+
+
+def test_box_makes_a_directory_that_two_mounts_share_once() -> None:
+    runner = Runner(
+        args=("x",),
+        namespaces=Namespace.MOUNT,
+        mounts=(Mount.symlink("x", "/a/b/c"), Mount.symlink("x", "/a/b/d")),
+        pivot_root="/mnt",
+    )
+    steps = plan.box(runner, privileged=True)
+    made = [step.subject for step in steps if step.location is ErrorLocation.MOUNT_MKDIR]
+    assert made == ["/a", "/a/b"]
 
 
 @given(runner=boxes(), privileged=st.booleans())
