@@ -13,7 +13,6 @@ import os
 import select
 import signal
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from runner import wire
@@ -37,11 +36,11 @@ def keeper_path() -> str:
 
     No environment variable can name another: it would run with our privileges.
     """
-    path = Path(__file__).with_name("keeper")
+    path = os.path.join(os.path.dirname(__file__), "keeper")
     if not os.access(path, os.X_OK):
         missing = f"the helper {path} is missing or not executable"
         raise HostError(missing, "reinstall the package, or `make build` in a checkout")
-    return str(path)
+    return path
 
 
 def sealed_memfd(name: str, content: bytes) -> int:
@@ -113,7 +112,8 @@ class Keeper:
 
         Raises ChildError for a step that failed.
         """
-        self._send(wire.RequestKind.START, steps, fds, clone_flags=clone_flags)
+        encoded = wire.encode_plan(steps)
+        self._send(wire.RequestKind.START, encoded, fds, clone_flags=clone_flags)
         self._socket.settimeout(START_TIMEOUT_S)
         try:
             reply = self._receive(steps)
@@ -122,10 +122,10 @@ class Keeper:
         return reply.pid
 
     def send_run(
-        self, steps: Sequence[Step], *, fds: Sequence[int], watch: wire.Watch, flags: int
+        self, encoded_plan: bytes, *, fds: Sequence[int], watch: bytes, flags: int
     ) -> int:
         """Start a program; returns the run's id, for `send_kill`."""
-        self._send(wire.RequestKind.RUN, steps, fds, watch=watch, flags=flags)
+        self._send(wire.RequestKind.RUN, encoded_plan, fds, watch=watch, flags=flags)
         return self._run_id
 
     def receive(self, steps: Sequence[Step]) -> wire.Reply:
@@ -166,39 +166,39 @@ class Keeper:
     def _send(
         self,
         kind: wire.RequestKind,
-        steps: Sequence[Step],
+        encoded_plan: bytes,
         fds: Sequence[int],
         *,
         clone_flags: int = 0,
         flags: int = 0,
-        watch: wire.Watch | None = None,
+        watch: bytes = wire.NO_WATCH,
     ) -> None:
         self._run_id += 1
-        plan = wire.encode_plan(steps)
-        memfd = -1
-        if len(plan) > wire.FRAME_MAX:
-            memfd = sealed_memfd("plan", plan)
-            flags |= wire.PLAN_IN_FD
-            fds = (memfd, *fds)
+        in_fd = len(encoded_plan) > wire.FRAME_MAX
         request = wire.encode_request(
             kind,
             self._run_id,
-            flags=flags,
-            plan_bytes=len(plan),
+            flags=flags | wire.PLAN_IN_FD if in_fd else flags,
+            plan_bytes=len(encoded_plan),
             clone_flags=clone_flags,
             watch=watch,
         )
-        parts = (request,) if memfd >= 0 else (request, plan)
-        ancillary = (
-            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        )
+        if in_fd:
+            memfd = sealed_memfd("plan", encoded_plan)
+            try:
+                self._send_frame((request,), (memfd, *fds))
+            finally:
+                os.close(memfd)
+        else:
+            self._send_frame((request, encoded_plan), fds)
+
+    def _send_frame(self, parts: tuple[bytes, ...], fds: Sequence[int]) -> None:
+        rights = array.array("i", fds)
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if fds else []
         try:
             self._socket.sendmsg(parts, ancillary)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise ProtocolError(_GONE) from error
-        finally:
-            if memfd >= 0:
-                os.close(memfd)
 
     def _receive(self, steps: Sequence[Step]) -> wire.Reply:
         while True:

@@ -106,7 +106,9 @@ def _start_program(keeper: Keeper, runner: Runner) -> Process:
     files = [next(indexes) if fd >= 0 else plan.FD_CLOSED for fd in runner.files]
     candidates = [os.fsencode(runner.args[0])]
     steps = plan.program(runner, candidates=candidates, files=files)
-    run_id = keeper.send_run(steps, fds=fds, watch=wire.Watch(), flags=wire.NOTIFY_EXEC)
+    run_id = keeper.send_run(
+        wire.encode_plan(steps), fds=fds, watch=wire.NO_WATCH, flags=wire.NOTIFY_EXEC
+    )
     reply = keeper.receive(steps)
     if reply.kind == wire.ReplyKind.SYNC:
         _call_sync_func(keeper, runner, reply.pid, steps)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import json
 import signal as signals
 from typing import TYPE_CHECKING, Final
 
@@ -106,6 +105,8 @@ class Result:
 
     def to_json(self) -> str:
         """Give the JSON form as one line of text."""
+        import json  # not every caller wants it, and it takes a while
+
         return json.dumps(self.to_dict())
 
 

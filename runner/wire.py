@@ -152,11 +152,16 @@ def encode_request(
     flags: int = 0,
     plan_bytes: int = 0,
     clone_flags: int = 0,
-    watch: Watch | None = None,
+    watch: bytes = NO_WATCH,
 ) -> bytes:
     """Encode a request without its plan."""
     head = _REQUEST.pack(MAGIC, VERSION, kind, run_id, flags, plan_bytes, clone_flags)
-    return head + (NO_WATCH if watch is None else _WATCH.pack(*watch))
+    return head + watch
+
+
+def encode_watch(watch: Watch) -> bytes:
+    """Encode what a run's request ends with."""
+    return _WATCH.pack(*watch)
 
 
 def decode_reply(frame: bytes) -> Reply:

@@ -163,6 +163,38 @@ def test_fork_of_the_grader_does_not_keep_the_sandbox_alive() -> None:
         os.waitpid(child, 0)
 
 
+def test_sandbox_in_a_fork_of_the_grader_is_the_graders(tmp_path: Path) -> None:
+    with Sandbox() as sandbox:
+        sandbox.start()
+        child = os.fork()
+        if child == 0:
+            sandbox.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert sandbox.run(["true"]).ok
+
+
+def test_sandbox_that_is_forgotten_is_ended() -> None:
+    sandbox = Sandbox()
+    sandbox.start()
+    keeper = sandbox.keeper_pid
+    assert keeper is not None
+    del sandbox
+    assert not alive(keeper)
+
+
+def test_sandbox_that_is_open_at_the_end_of_python_is_ended() -> None:
+    code = "import runner; s = runner.Sandbox(); s.start(); print(s.keeper_pid)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stderr == b""
+    assert not alive(int(done.stdout))
+
+
 def test_death_of_a_grader_that_has_forked_ends_the_sandbox() -> None:
     code = (
         "import os, time, runner\n"

@@ -250,7 +250,8 @@ def test_cgroup_that_cannot_be_entered_is_reported_with_its_index() -> None:
     with contextlib.closing(keeper_with([NOTHING])) as keeper, open("/dev/full", "w") as full:
         steps = plan.program(config, candidates=[b"/bin/true"], files=[-1], cgroups=[0, 1])
         null = os.open("/dev/null", os.O_WRONLY)
-        keeper.send_run(steps, fds=[null, full.fileno()], watch=wire.Watch(), flags=0)
+        encoded = wire.encode_plan(steps)
+        keeper.send_run(encoded, fds=[null, full.fileno()], watch=wire.NO_WATCH, flags=0)
         os.close(null)
         with pytest.raises(ChildError) as caught:
             keeper.receive(steps)
@@ -284,7 +285,8 @@ def test_cpu_figure_that_cannot_be_read_is_reported_as_watch() -> None:
     watch = wire.Watch(cpu_ns=10**9, cpu_fd=0, cpu_format=1)
     with contextlib.closing(keeper_with([NOTHING])) as keeper, open("/dev/null") as null:
         steps = plan.program(config, candidates=[b"/bin/sleep"], files=[-1])
-        keeper.send_run(steps, fds=[null.fileno()], watch=watch, flags=0)
+        encoded = wire.encode_plan(steps)
+        keeper.send_run(encoded, fds=[null.fileno()], watch=wire.encode_watch(watch), flags=0)
         with pytest.raises(ChildError) as caught:
             keeper.receive(steps)
     assert (caught.value.location, caught.value.errno) == (At.WATCH, errno.EIO)

@@ -26,7 +26,7 @@ from runner import (
     Sandbox,
     Status,
 )
-from runner.sandbox import GUARANTEES
+from runner.guarantees import GUARANTEES
 
 pytestmark = pytest.mark.userns
 

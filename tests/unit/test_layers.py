@@ -19,15 +19,9 @@ LAYERS = (
     {"runner.config", "runner.result"},
     {"runner.idmap", "runner.landlock", "runner.rlimits", "runner.rootfs", "runner.seccomp"},
     {"runner.plan", "runner.wire"},
-    {"runner.host", "runner.doctor", "runner.cgroup", "runner.helper", "runner.measure"},
-    {
-        "runner",
-        "runner.process",
-        "runner.sandbox",
-        "runner.supervise",
-        "runner.pool",
-        "runner.aio",
-    },
+    {"runner.host", "runner.doctor", "runner.cgroup", "runner.helper", "runner.measure"}
+    | {"runner.guarantees", "runner.streams"},
+    {"runner", "runner.aio", "runner.box", "runner.pool", "runner.process", "runner.sandbox"},
     {"runner.judge"},
     {"runner.cli", "worker"},
 )

@@ -1,0 +1,245 @@
+"""`Box`: a started sandbox: its keeper, its cgroups, and one run after the other in it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import weakref
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from runner import guarantees, idmap, measure, plan, rlimits, rootfs, streams, wire
+from runner.cgroup import Groups, Parent
+from runner.config import ALL_NAMESPACES, Limits, Mount, Namespace, Runner
+from runner.errors import HostError
+from runner.helper import Keeper
+from runner.host import Host, detect
+from runner.units import seconds_to_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from runner.plan import Step
+    from runner.result import Result
+
+_PIVOT: Final = "/tmp"  # any directory that exists everywhere; it is covered inside only
+
+# Test after test runs the same program with the same limits: its plan is made once.
+_REQUESTS_KEPT: Final = 64
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BoxConfig:
+    """What a sandbox is made of; see `Sandbox`. `root` None is the default one."""
+
+    mounts: tuple[Mount, ...]
+    root: tuple[Mount, ...] | None
+    seccomp: bytes
+    host_name: str
+    share_net: bool
+    require: frozenset[str]
+
+
+class Program(NamedTuple):
+    """What to run: a key too, so all of it is hashable."""
+
+    args: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    work_dir: str
+    limits: Limits
+
+
+class _Request(NamedTuple):
+    steps: list[Step]
+    plan: bytes
+    watch: bytes
+
+
+class Box:
+    """A started sandbox. Not thread-safe; closed by its owner.
+
+    enforced    each guarantee and what holds it
+    reusable    whether what one run leaves can be put back for the next
+    """
+
+    def __init__(self, config: BoxConfig) -> None:
+        self._host = detect()
+        self._requests: dict[tuple[object, ...], _Request] = {}
+        with contextlib.ExitStack() as undo:
+            # Entered first and so left last: the keeper ends what is in the groups.
+            parent = Parent.find(self._host)
+            self._groups: Groups | None = None
+            if parent is not None and not parent.why_not:
+                self._groups = undo.enter_context(parent.create())
+            self._streams = undo.enter_context(contextlib.closing(streams.Streams()))
+            self.keeper = undo.enter_context(contextlib.closing(Keeper()))
+            self._runner, ids = _runner(config, self._host, self.keeper.pid)
+            self._credential = ids.credential
+            steps = plan.box(self._runner, privileged=self._host.privileged)
+            flags = int(plan.clone_flags(self._runner))
+            self.init_pid = self.keeper.start(steps, clone_flags=flags)
+            self.reusable = not rootfs.below_fresh_places(self._runner.mounts)
+            self.enforced = guarantees.enforced(
+                self._runner, self._groups, own_user=ids.separate
+            )
+            guarantees.require(config.require, self.enforced, self._host)
+            # When it is closed, or collected, or the interpreter ends: whichever is first.
+            self._end = weakref.finalize(self, _end, undo.pop_all(), os.getpid())
+
+    def close(self) -> None:
+        """End everything in it; idempotent. In a fork of the grader it does nothing."""
+        self._end()
+
+    def run(
+        self, program: Program, wanted: streams.Wanted, started: Callable[[int], None]
+    ) -> Result:
+        """Run a program to its end; `started` is told the run's id, to kill it by."""
+        groups, limits = self._groups, program.limits
+        if groups is not None:
+            groups.prepare(limits)
+        request = self._request(program, wanted)
+        with self._streams.fds(wanted) as fds:
+            run_id = self.keeper.send_run(
+                request.plan,
+                fds=fds if groups is None else fds + _group_fds(groups),
+                watch=request.watch,
+                flags=wire.FOLLOW if groups is None else 0,
+            )
+        started(run_id)
+        reply = self.keeper.receive(request.steps)
+        return measure.result_of(
+            reply,
+            None if groups is None else groups.usage(),
+            limits,
+            stdout=self._streams.take(0, reply.stdout_bytes, wanted.capture_limit),
+            stderr=self._streams.take(1, reply.stderr_bytes, wanted.capture_limit),
+            enforced=self.enforced,
+            filtered=bool(self._runner.seccomp),
+        )
+
+    def _request(self, program: Program, wanted: streams.Wanted) -> _Request:
+        key = (program, wanted.files, wanted.capture_limit)
+        request = self._requests.get(key)
+        if request is None:
+            request = self._make_request(program, wanted)
+            if len(self._requests) >= _REQUESTS_KEPT:
+                self._requests.clear()
+            if len(request.plan) <= wire.FRAME_MAX:
+                self._requests[key] = request
+        return request
+
+    def _make_request(self, program: Program, wanted: streams.Wanted) -> _Request:
+        groups = self._groups
+        placements = 0 if groups is None else len(groups.placement)
+        env = dict(program.env)
+        steps = plan.program(
+            self._runner_for(program, env),
+            candidates=_candidates(os.fsencode(program.args[0]), env.get("PATH", "")),
+            files=wanted.files,
+            cgroups=range(streams.COUNT, streams.COUNT + placements),
+        )
+        watch = _watch(program.limits, wanted, groups, self._host.cpus)
+        return _Request(steps, wire.encode_plan(steps), wire.encode_watch(watch))
+
+    def _runner_for(self, program: Program, env: Mapping[str, str]) -> Runner:
+        held = () if self._groups is None else self._groups.enforces
+        return Runner(
+            args=program.args,
+            env=env,
+            rlimits=rlimits.rlimits_of(
+                program.limits,
+                cgroup_memory="memory" in held,
+                cgroup_processes="processes" in held,
+            ),
+            work_dir=program.work_dir,
+            namespaces=self._runner.namespaces,
+            credential=self._credential,
+            seccomp=self._runner.seccomp,
+            no_new_privs=True,
+            drop_caps=True,
+        )
+
+
+def _end(undo: contextlib.ExitStack, owner: int) -> None:
+    """End a box, but not its grader's from a fork that has inherited a copy."""
+    if os.getpid() == owner:
+        undo.close()
+
+
+def _runner(config: BoxConfig, host: Host, keeper: int) -> tuple[Runner, idmap.Ids]:
+    """Give the sandbox as a `Runner`, of which only the part around a program matters."""
+    if not host.user_namespaces:
+        missing = "user namespaces"
+        raise HostError(missing, host.no_user_namespaces)
+    ids = idmap.sandbox_ids(
+        privileged=host.privileged,
+        euid=host.euid,
+        egid=os.getegid(),
+        keeper=keeper,
+        uid_map=host.uid_map,
+        gid_map=host.gid_map,
+    )
+    root = rootfs.default_root(host.root_entries) if config.root is None else config.root
+    without = Namespace.NETWORK if config.share_net else Namespace(0)
+    runner = Runner(
+        args=("sandbox",),
+        namespaces=ALL_NAMESPACES & ~without,
+        mounts=rootfs.combine(root, config.mounts),
+        pivot_root=_PIVOT,
+        host_name=config.host_name,
+        uid_mappings=ids.uid_mappings,
+        gid_mappings=ids.gid_mappings,
+        seccomp=config.seccomp,
+        drop_caps=True,
+    )
+    return runner, ids
+
+
+def _group_fds(groups: Groups) -> list[int]:
+    """Give what follows the streams in a frame; `_watch` and the plan say where each is."""
+    fds = list(groups.placement)
+    if groups.cpu is not None:
+        fds.append(groups.cpu[0])
+    if groups.pids_current is not None:
+        fds.append(groups.pids_current)
+    return fds
+
+
+def _watch(
+    limits: Limits, wanted: streams.Wanted, groups: Groups | None, cpus: int
+) -> wire.Watch:
+    cpu_time = None if limits.cpu_time is None else limits.cpu_time + limits.extra_time
+    watch = wire.Watch(
+        wall_ns=_ns(limits.wall_time),
+        cpu_ns=_ns(cpu_time),
+        idle_ns=_ns(limits.idle_time),
+        memory_bytes=limits.memory or 0,
+        output_bytes=limits.output or 0,
+        keep_stdout=wanted.capture_limit,
+        keep_stderr=wanted.capture_limit,
+        sink_stdout=wanted.sinks[0],
+        sink_stderr=wanted.sinks[1],
+        cpus=cpus,
+    )
+    if groups is None:
+        return watch
+    free = streams.COUNT + len(groups.placement)
+    watch = watch._replace(memory_bytes=0)  # the cgroup's own limit holds it
+    if groups.cpu is not None:
+        watch = watch._replace(cpu_fd=free, cpu_format=groups.cpu[1])
+        free += 1
+    if groups.pids_current is not None:
+        watch = watch._replace(procs_fd=free)
+    return watch
+
+
+def _ns(seconds: float | None) -> int:
+    return 0 if seconds is None else seconds_to_ns(seconds)
+
+
+def _candidates(name: bytes, path: str) -> Sequence[bytes]:
+    """Give the files that execvp(3) would try; an empty entry of PATH is the directory."""
+    if b"/" in name:
+        return [name]
+    places = [os.fsencode(place) for place in path.split(":")] if path else []
+    return [(place or b".") + b"/" + name for place in places] or [b"./" + name]

@@ -1,0 +1,80 @@
+"""What is held in a sandbox, and by what; and refusing to run with less."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from runner.cgroup import Parent
+from runner.config import Namespace
+from runner.errors import ConfigError, HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from runner.cgroup import Groups
+    from runner.config import Runner
+    from runner.host import Host
+
+# Every guarantee, in the order in which they are shown.
+GUARANTEES: Final = (
+    "cpu_time",
+    "wall_time",
+    "memory",
+    "processes",
+    "output",
+    "network",
+    "files",
+    "user",
+    "syscalls",
+    "capabilities",
+)
+
+# Held well enough to be required only by a cgroup: what stands in can be evaded.
+_BY_CGROUP: Final = frozenset({"cpu_time", "memory", "processes"})
+
+_REMEDIES: Final = {
+    "user": "start as root: an ordinary user has but one id to give",
+    "network": "do not share the network",
+    "syscalls": "give a seccomp policy",
+}
+
+
+def check_known(names: Collection[str]) -> None:
+    """Raise ConfigError for a name that is no guarantee."""
+    unknown = sorted(set(names) - set(GUARANTEES))
+    if unknown:
+        message = f"require: {', '.join(unknown)!r}: known are {', '.join(GUARANTEES)}"
+        raise ConfigError(message)
+
+
+def enforced(
+    runner: Runner, groups: Groups | None, *, own_user: bool
+) -> Mapping[str, str | None]:
+    """Say for each guarantee what holds it, or None."""
+    by_group: Mapping[str, str] = {} if groups is None else groups.enforces
+    network = "namespace" if Namespace.NETWORK in runner.namespaces else None
+    held: dict[str, str | None] = {
+        "cpu_time": by_group.get("cpu_time", "proc"),
+        "wall_time": "keeper",
+        "memory": by_group.get("memory", "proc"),
+        "processes": by_group.get("processes", "rlimit"),
+        "output": "keeper",
+        "network": network,
+        "files": "namespace",
+        "user": "namespace" if own_user else None,
+        "syscalls": "seccomp" if runner.seccomp else None,
+        "capabilities": "dropped",
+    }
+    return {name: held[name] for name in GUARANTEES}
+
+
+def require(names: Collection[str], held: Mapping[str, str | None], host: Host) -> None:
+    """Raise HostError, with the remedy, for the first that is not held well enough."""
+    for name in GUARANTEES:
+        if name not in names or held[name] == "cgroup":
+            continue
+        if name in _BY_CGROUP:
+            Parent.require(host)  # knows what is missing
+        if name in _BY_CGROUP or held[name] is None:
+            missing = f"the guarantee {name!r} cannot be given here"
+            raise HostError(missing, _REMEDIES.get(name))

@@ -1,0 +1,142 @@
+"""A program's stdin, stdout and stderr: which fds they are, and what was captured.
+
+The keeper carries captured output from a pipe into a memfd of ours, so that neither a full pipe
+nor Python's interpreter lock stands in a program's way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from runner import plan
+from runner.errors import ConfigError
+from runner.helper import sealed_memfd
+from runner.measure import Captured
+from runner.units import MiB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Stream(enum.Enum):
+    """What else than an fd a program's stdout or stderr can be."""
+
+    CAPTURE = "capture"
+    STDOUT = "stdout"
+
+
+CAPTURE: Final = Stream.CAPTURE
+STDOUT: Final = Stream.STDOUT
+CAPTURE_LIMIT: Final = 64 * MiB
+
+_PIPES: Final = (plan.FD_STDOUT_PIPE, plan.FD_STDERR_PIPE)
+# Where a frame has them: stdin, stdout, stderr, and what captures the last two.
+_FIRST_OUTPUT, _FIRST_SINK = 1, 3
+COUNT: Final = 5
+
+
+class Wanted(NamedTuple):
+    """What a caller asks for; see `Sandbox.run`."""
+
+    stdin: bytes | int | None
+    stdout: int | Stream | None
+    stderr: int | Stream | None
+    capture_limit: int
+
+    def check(self) -> None:
+        """Raise ConfigError for what cannot be meant, and for an fd that is not open."""
+        if self.stdout is STDOUT:
+            message = "stdout: it cannot be joined to itself"
+            raise ConfigError(message)
+        if self.capture_limit < 0:
+            message = f"capture_limit: {self.capture_limit}: give 0 bytes or more"
+            raise ConfigError(message)
+        for name in ("stdin", "stdout", "stderr"):
+            fd = getattr(self, name)
+            if isinstance(fd, int):
+                _check_open(name, fd)
+
+    @property
+    def sinks(self) -> tuple[int, int]:
+        """Where in the frame is what captures each output, or -1."""
+        return (
+            _FIRST_SINK if self.stdout is CAPTURE else -1,
+            _FIRST_SINK + 1 if self.stderr is CAPTURE else -1,
+        )
+
+    @property
+    def files(self) -> tuple[int, int, int]:
+        """Where in the frame each of the program's fds is, or which pipe."""
+        stdout = _PIPES[0] if self.stdout is CAPTURE else _FIRST_OUTPUT
+        if self.stderr is STDOUT:
+            return (0, stdout, stdout)
+        return (0, stdout, _PIPES[1] if self.stderr is CAPTURE else _FIRST_OUTPUT + 1)
+
+
+class Streams:
+    """The fds that a sandbox keeps for its programs' streams; used by one run at a time."""
+
+    def __init__(self) -> None:
+        with contextlib.ExitStack() as undo:
+            self._null = _owned(undo, os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+            self._sinks = [
+                _owned(undo, os.memfd_create(name, os.MFD_CLOEXEC))
+                for name in ("stdout", "stderr")
+            ]
+            self._undo = undo.pop_all()
+
+    def close(self) -> None:
+        """Close them; idempotent."""
+        self._undo.close()
+
+    @contextlib.contextmanager
+    def fds(self, wanted: Wanted) -> Iterator[list[int]]:
+        """Give the COUNT fds of a frame; the caller's are borrowed."""
+        outputs = [
+            fd if isinstance(fd, int) else self._null for fd in (wanted.stdout, wanted.stderr)
+        ]
+        if not isinstance(wanted.stdin, bytes):
+            stdin = self._null if wanted.stdin is None else wanted.stdin
+            yield [stdin, *outputs, *self._sinks]
+            return
+        stdin = sealed_memfd("stdin", wanted.stdin)
+        try:
+            yield [stdin, *outputs, *self._sinks]
+        finally:
+            os.close(stdin)
+
+    def take(self, number: int, total: int, limit: int) -> Captured:
+        """Give what was captured of an output, and empty its sink; `total` -1: none was."""
+        if total < 0:
+            return Captured(b"", None)
+        if total == 0:
+            return Captured(b"", 0)
+        sink = self._sinks[number]
+        kept = _read_all(sink, min(total, limit))
+        os.ftruncate(sink, 0)
+        os.lseek(sink, 0, os.SEEK_SET)  # the keeper writes at the offset that we share
+        return Captured(kept, total)
+
+
+def _read_all(fd: int, size: int) -> bytes:
+    """Read from the start; one pread gives at most 2 GiB."""
+    whole = os.pread(fd, size, 0)
+    while len(whole) < size and (part := os.pread(fd, size - len(whole), len(whole))):
+        whole += part
+    return whole
+
+
+def _owned(stack: contextlib.ExitStack, fd: int) -> int:
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _check_open(name: str, fd: int) -> None:
+    try:
+        os.fstat(fd)
+    except OSError as error:
+        message = f"{name}: {fd}: not an open file descriptor"
+        raise ConfigError(message) from error
