@@ -172,7 +172,7 @@ def test_request_is_decoded_by_the_helper_as_it_was_built(
         flags=flags,
         plan_bytes=plan_bytes,
         clone_flags=clone_flags,
-        watch=watch,
+        watch=wire.NO_WATCH if watch is None else wire.encode_watch(watch),
     )
     done = dump("request", stdin=encoded)
     head, tail = (tuple(map(int, line.split())) for line in done.stdout.splitlines())
