@@ -12,8 +12,8 @@ struct box {
     struct context context;
     struct places places;
     bool started;
-    bool damaged;    /* CLEAN failed: its report goes to the next run */
-    bool has_init;   /* it has a pid namespace of its own */
+    bool damaged;  /* CLEAN failed: its report goes to the next run */
+    bool has_init; /* it has a pid namespace of its own */
     pid_t init_pid;
     int init_pidfd;
     int init_socket;

@@ -44,7 +44,8 @@ static int map_plan(struct frame *frame)
     const int wanted = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
     struct stat status;
     size_t size = frame->request.plan_bytes;
-    int seals = fcntl(fd, F_GET_SEALS); /* -1 for what cannot be sealed, where all bits are set */
+    int seals =
+        fcntl(fd, F_GET_SEALS); /* -1 for what cannot be sealed, where all bits are set */
     if (seals < 0 || (seals & wanted) != wanted || fstat(fd, &status) < 0 ||
         status.st_size != (off_t)size || size == 0 || size > WIRE_PLAN_MAX)
         return -EPROTO;
@@ -88,7 +89,8 @@ int frame_receive(int control, struct frame *frame)
         return size < 0 ? -errno : 0;
     take_fds(frame, &message);
     int result = -EPROTO;
-    if (!(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) && (size_t)size >= sizeof frame->request)
+    if (!(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) &&
+        (size_t)size >= sizeof frame->request)
         result = frame_check(frame, (size_t)size - sizeof frame->request);
     if (result < 0) {
         frame_release(frame);

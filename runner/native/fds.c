@@ -72,8 +72,8 @@ static int set_cloexec(int first)
 int op_close_range(const struct step *step, struct context *context)
 {
     (void)context;
-    long result = sys_result(syscall(SYS_close_range, (unsigned)step->arg[0], ~0u,
-                                     CLOSE_RANGE_CLOEXEC_FLAG));
+    long result = sys_result(
+        syscall(SYS_close_range, (unsigned)step->arg[0], ~0u, CLOSE_RANGE_CLOEXEC_FLAG));
     if (result == -ENOSYS || result == -EINVAL)
         return set_cloexec((int)step->arg[0]);
     return (int)result;

@@ -48,14 +48,16 @@ static ssize_t read_file(int proc, const char *pid, const char *name, char *text
     return got;
 }
 
-/* Fields 14 to 17 of proc_pid_stat(5), after the name, which may hold anything but is last in ). */
+/* Fields 14 to 17 of proc_pid_stat(5), after the name, which may hold anything but is last in
+ * ). */
 static int64_t stat_cpu_ns(const char *text, bool own)
 {
     const char *at = strrchr(text, ')');
     unsigned long long user = 0, system = 0;
     long long children_user = 0, children_system = 0;
-    if (!at || sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %lld %lld",
-                      &user, &system, &children_user, &children_system) != 4)
+    if (!at ||
+        sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %lld %lld",
+               &user, &system, &children_user, &children_system) != 4)
         return 0;
     int64_t ticks = children_user + children_system;
     if (own)
@@ -72,8 +74,10 @@ static int64_t status_field_bytes(const char *text, const char *name)
 
 static int64_t memory_in(const char *text, bool exact)
 {
-    return exact ? status_field_bytes(text, "\nPss_Anon:") + status_field_bytes(text, "\nPss_Shmem:")
-                 : status_field_bytes(text, "\nRssAnon:") + status_field_bytes(text, "\nRssShmem:");
+    return exact ? status_field_bytes(text, "\nPss_Anon:") +
+                       status_field_bytes(text, "\nPss_Shmem:")
+                 : status_field_bytes(text, "\nRssAnon:") +
+                       status_field_bytes(text, "\nRssShmem:");
 }
 
 /* The memory of a process whose first thread has ended shows at the others only. */
@@ -89,7 +93,8 @@ static int64_t memory_of_threads(int proc, const char *pid, const char *file, bo
         const struct linux_dirent64 *entry = (const void *)(entries + at);
         char text[4096];
         at += entry->length;
-        if (entry->name[0] == '.' || read_file(tasks, entry->name, file, text, sizeof text) <= 0)
+        if (entry->name[0] == '.' ||
+            read_file(tasks, entry->name, file, text, sizeof text) <= 0)
             continue;
         int64_t bytes = memory_in(text, exact);
         if (bytes > 0)
@@ -98,17 +103,26 @@ static int64_t memory_of_threads(int proc, const char *pid, const char *file, bo
     return 0;
 }
 
-static void add_process(int proc, const char *pid, bool is_program, bool exact,
-                        struct tree_usage *usage)
+static int64_t memory_of(int proc, const char *pid, bool exact)
 {
     char text[4096];
     const char *file = exact ? "smaps_rollup" : "status";
-    if (read_file(proc, pid, "stat", text, sizeof text) > 0)
-        usage->cpu_ns += stat_cpu_ns(text, !is_program);
     int64_t bytes = 0;
     if (read_file(proc, pid, file, text, sizeof text) > 0)
         bytes = memory_in(text, exact);
-    usage->memory_bytes += bytes ? bytes : memory_of_threads(proc, pid, file, exact);
+    return bytes ? bytes : memory_of_threads(proc, pid, file, exact);
+}
+
+static void add_process(int proc, const char *pid, bool is_program, bool exact,
+                        struct tree_usage *usage)
+{
+    char text[1024];
+    if (read_file(proc, pid, "stat", text, sizeof text) > 0)
+        usage->cpu_ns += stat_cpu_ns(text, !is_program);
+    int64_t bytes = memory_of(proc, pid, exact);
+    if (exact && bytes == 0) /* not every kernel has it, nor lets us read it */
+        bytes = memory_of(proc, pid, false);
+    usage->memory_bytes += bytes;
     usage->processes++;
 }
 

@@ -52,7 +52,8 @@ int op_keep_fresh(const struct step *step, struct context *context)
         if (untouched(&now, &fresh->when_mounted))
             return 0;
         if (umount2(target, MNT_DETACH) < 0 ||
-            mount("tmpfs", target, "tmpfs", (unsigned long)step->arg[0], step->strings[1]) < 0 ||
+            mount("tmpfs", target, "tmpfs", (unsigned long)step->arg[0], step->strings[1]) <
+                0 ||
             stat(target, &now) < 0)
             return -errno;
     }
@@ -64,7 +65,8 @@ int op_keep_fresh(const struct step *step, struct context *context)
 static int open_queues(void)
 {
     cleanup_fd int context = (int)syscall(SYS_fsopen, "mqueue", FSOPEN_CLOEXEC_FLAG);
-    if (context < 0 || syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE_OP, NULL, NULL, 0) < 0)
+    if (context < 0 ||
+        syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE_OP, NULL, NULL, 0) < 0)
         return -1;
     return (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC_FLAG, 0);
 }

@@ -20,7 +20,8 @@ struct cap_data {
     uint32_t effective, permitted, inheritable;
 };
 
-/* strings: file below /proc/PID (uid_map, setgroups, gid_map), text. One write, as the kernel wants. */
+/* strings: file below /proc/PID (uid_map, setgroups, gid_map), text. One write, as the kernel
+ * wants. */
 int op_id_map(const struct step *step, struct context *context)
 {
     char path[64];
@@ -46,8 +47,8 @@ int op_setgroups(const struct step *step, struct context *context)
     (void)context;
     if (step->length % sizeof(uint32_t))
         return -EINVAL;
-    return (int)sys_result(
-        syscall(SYS_setgroups, step->length / sizeof(uint32_t), step->length ? step->data : NULL));
+    return (int)sys_result(syscall(SYS_setgroups, step->length / sizeof(uint32_t),
+                                   step->length ? step->data : NULL));
 }
 
 int op_setgid(const struct step *step, struct context *context)
@@ -72,7 +73,8 @@ int op_securebits(const struct step *step, struct context *context)
     return (int)sys_result(prctl(PR_SET_SECUREBITS, (unsigned long)step->arg[0], 0, 0, 0));
 }
 
-/* Empty the bounding set: up to the kernel's last capability, which is where EINVAL comes from. */
+/* Empty the bounding set: up to the kernel's last capability, which is where EINVAL comes from.
+ */
 int op_drop_bounding(const struct step *step, struct context *context)
 {
     (void)step;

@@ -117,7 +117,8 @@ static _Noreturn void serve(int keeper, int children, struct report *report)
     }
 }
 
-_Noreturn void init_main(const struct plan *plan, struct context *context, int keeper, bool stay)
+_Noreturn void init_main(const struct plan *plan, struct context *context, int keeper,
+                         bool stay)
 {
     sigset_t child;
     sigemptyset(&child);
@@ -127,7 +128,8 @@ _Noreturn void init_main(const struct plan *plan, struct context *context, int k
     if (steps_run(plan, PHASE_SETUP, context) < 0)
         _exit(1);
     /* A change of uid has cleared both; dumpable, so that the keeper may join us. */
-    if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0) {
+    if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ||
+        prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0) {
         report_failure(context->report, LOCATION_INIT, errno, -1, -1);
         _exit(1);
     }

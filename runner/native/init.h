@@ -15,4 +15,5 @@ enum init_word {
 };
 
 /* Runs in init; never returns. `stay`: it is pid 1, else only the namespaces' midwife. */
-_Noreturn void init_main(const struct plan *plan, struct context *context, int keeper, bool stay);
+_Noreturn void init_main(const struct plan *plan, struct context *context, int keeper,
+                         bool stay);

@@ -39,7 +39,8 @@ struct kernel_sigaction {
     uint64_t mask;
 };
 
-static struct box box = {.init_pid = -1, .init_pidfd = -1, .init_socket = -1, .proc = -1, .grader = -1};
+static struct box box = {
+    .init_pid = -1, .init_pidfd = -1, .init_socket = -1, .proc = -1, .grader = -1};
 
 static void describe(void)
 {
@@ -50,7 +51,7 @@ static void describe(void)
 #undef SHOW
     printf("}, \"ops\": [");
     separator = "";
-#define SHOW(name, payload, strings, fd_args) \
+#define SHOW(name, payload, strings, fd_args)                                           \
     printf("%s[\"" #name "\", \"" #payload "\", %d, %d]", separator, strings, fd_args), \
         separator = ", ";
     OPS(SHOW)
@@ -80,13 +81,15 @@ static int settle(void)
     sigemptyset(&pipe_only);
     sigaddset(&pipe_only, SIGPIPE);
     for (int number = 1; number <= KERNEL_SIGNALS; number++) {
-        /* Not signal(3), which refuses those that a libc keeps for itself. EINVAL: KILL, STOP. */
+        /* Not signal(3), which refuses those that a libc keeps for itself. EINVAL: KILL, STOP.
+         */
         const struct kernel_sigaction by_default = {0};
         (void)syscall(SYS_rt_sigaction, number, &by_default, NULL, sizeof by_default.mask);
     }
-    if (sigprocmask(SIG_UNBLOCK, &all, NULL) < 0 || sigprocmask(SIG_BLOCK, &pipe_only, NULL) < 0)
+    if (sigprocmask(SIG_UNBLOCK, &all, NULL) < 0 ||
+        sigprocmask(SIG_BLOCK, &pipe_only, NULL) < 0)
         return -errno;
-    (void)setsid(); /* EPERM: we lead a group already */
+    (void)setsid();                                         /* EPERM: we lead a group already */
     (void)syscall(SYS_close_range, CONTROL_FD + 1, ~0u, 0); /* ENOSYS: they are close-on-exec */
     if (fcntl(CONTROL_FD, F_SETFD, FD_CLOEXEC) < 0)
         return -errno;
@@ -150,11 +153,12 @@ int main(int argc, char **argv)
         return fflush(stdout) == 0 ? 0 : 1;
     }
     if (argc != 1 || fcntl(CONTROL_FD, F_GETFD) < 0) {
-        (void)fprintf(stderr, "keeper: a part of run-sandboxed, which starts it with a socket\n");
+        (void)fprintf(stderr,
+                      "keeper: a part of run-sandboxed, which starts it with a socket\n");
         return 2;
     }
-    struct report *report = mmap(NULL, sizeof *report, PROT_READ | PROT_WRITE,
-                                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct report *report =
+        mmap(NULL, sizeof *report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (report == MAP_FAILED || settle() < 0 || watch_grader() < 0)
         return 1;
     while (grader_asks() && frame_receive(CONTROL_FD, &frame) > 0) {

@@ -64,8 +64,8 @@ static int make_target(int tree, const char *target)
     struct stat source;
     if (fstat(tree, &source) < 0)
         return -errno;
-    long made = S_ISDIR(source.st_mode) ? mkdir(target, 0755)
-                                        : mknod(target, S_IFREG | 0644, 0);
+    long made =
+        S_ISDIR(source.st_mode) ? mkdir(target, 0755) : mknod(target, S_IFREG | 0644, 0);
     if (made < 0 && errno != EEXIST)
         return -errno;
     return 0;
@@ -121,8 +121,7 @@ int op_mkdir(const struct step *step, struct context *context)
 int op_mknod(const struct step *step, struct context *context)
 {
     (void)context;
-    return (int)sys_result(
-        mknod(step->strings[0], (mode_t)step->arg[0], (dev_t)step->arg[1]));
+    return (int)sys_result(mknod(step->strings[0], (mode_t)step->arg[0], (dev_t)step->arg[1]));
 }
 
 int op_rmdir(const struct step *step, struct context *context)

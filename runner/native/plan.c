@@ -28,10 +28,12 @@ static bool location_known(unsigned location)
     return location > LOCATION_NONE && location < LOCATION_END;
 }
 
-static bool fds_valid(const struct wire_step *wire, const struct op_shape *shape, unsigned fd_count)
+static bool fds_valid(const struct wire_step *wire, const struct op_shape *shape,
+                      unsigned fd_count)
 {
     for (unsigned i = 0; i < WIRE_ARGS; i++)
-        if ((shape->fd_args >> i & 1u) && (wire->arg[i] < -1 || wire->arg[i] >= (int64_t)fd_count))
+        if ((shape->fd_args >> i & 1u) &&
+            (wire->arg[i] < -1 || wire->arg[i] >= (int64_t)fd_count))
             return false;
     return true;
 }
@@ -68,7 +70,8 @@ static bool decode_strings(struct step *step, const uint8_t *payload, size_t len
 }
 
 static bool payload_valid(struct step *step, const struct op_shape *shape,
-                          const struct wire_step *wire, const uint8_t *payload, unsigned fd_count)
+                          const struct wire_step *wire, const uint8_t *payload,
+                          unsigned fd_count)
 {
     if (shape->strings && wire->strings != shape->strings)
         return false;
@@ -78,7 +81,8 @@ static bool payload_valid(struct step *step, const struct op_shape *shape,
     case PAYLOAD_BLOB:
         step->data = payload;
         step->length = wire->length;
-        return wire->strings == 0 && (step->op != OP_place_fds || fd_list_valid(step, fd_count));
+        return wire->strings == 0 &&
+               (step->op != OP_place_fds || fd_list_valid(step, fd_count));
     case PAYLOAD_STRINGS:
         return decode_strings(step, payload, wire->length) && step->length == 0;
     case PAYLOAD_STRING_BLOB:
@@ -130,7 +134,8 @@ static bool count_strings(const uint8_t *steps, unsigned count, size_t data_byte
     return true;
 }
 
-int plan_decode(struct plan *plan, const uint8_t *bytes, size_t size, unsigned fd_count, int *fault)
+int plan_decode(struct plan *plan, const uint8_t *bytes, size_t size, unsigned fd_count,
+                int *fault)
 {
     *plan = (struct plan){0};
     *fault = -1;
@@ -155,8 +160,8 @@ int plan_decode(struct plan *plan, const uint8_t *bytes, size_t size, unsigned f
     for (unsigned i = 0; plan->steps && plan->strings && i < header.step_count; i++) {
         struct wire_step wire;
         memcpy(&wire, steps + i * sizeof wire, sizeof wire);
-        if (!step_decode(&plan->steps[i], &pointers, &wire, steps + steps_bytes, header.data_bytes,
-                         fd_count)) {
+        if (!step_decode(&plan->steps[i], &pointers, &wire, steps + steps_bytes,
+                         header.data_bytes, fd_count)) {
             *fault = (int)i;
             break;
         }

@@ -72,7 +72,8 @@ static int launch(struct watch *watch, const struct frame *frame, const struct p
     if (error == 0 && synchronise &&
         socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) < 0)
         error = -errno;
-    if (error == 0 && (frame->request.flags & REQUEST_NOTIFY_EXEC) && pipe2(notify, O_CLOEXEC) < 0)
+    if (error == 0 && (frame->request.flags & REQUEST_NOTIFY_EXEC) &&
+        pipe2(notify, O_CLOEXEC) < 0)
         error = -errno;
     if (error < 0)
         reply_failure(reply, LOCATION_PIPE, -error);
@@ -80,8 +81,11 @@ static int launch(struct watch *watch, const struct frame *frame, const struct p
         memcpy(fds, frame->fds, frame->fd_count * sizeof *fds);
         struct birth birth = {
             .plan = plan,
-            .context = {.fds = fds, .fd_count = frame->fd_count, .report = report,
-                        .pipes = {ends[0], ends[1]}, .sync = sync[1]},
+            .context = {.fds = fds,
+                        .fd_count = frame->fd_count,
+                        .report = report,
+                        .pipes = {ends[0], ends[1]},
+                        .sync = sync[1]},
         };
         watch->started_ns = clock_ns(CLOCK_MONOTONIC);
         watch->program = start_process(&birth, !synchronise, &watch->pidfd);
@@ -104,7 +108,8 @@ static void fill_figures(struct wire_reply *reply, const struct watch *watch,
     reply->status = watch->status;
     reply->cause = (int)watch->cause;
     reply->pid = watch->program;
-    int64_t exec_ns = report->exec_ns ? report->exec_ns : watch->ended_ns; /* cancelled before */
+    int64_t exec_ns =
+        report->exec_ns ? report->exec_ns : watch->ended_ns; /* cancelled before */
     reply->setup_ns = exec_ns - watch->started_ns;
     reply->wall_ns = watch->ended_ns - exec_ns;
     reply->setup_cpu_ns =

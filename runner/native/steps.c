@@ -46,7 +46,8 @@ void report_exec(struct report *report)
     atomic_store(&report->state, REPORT_EXEC);
 }
 
-void report_failure(struct report *report, enum location location, int error, int index, int step)
+void report_failure(struct report *report, enum location location, int error, int index,
+                    int step)
 {
     report->location = location;
     report->error = error;

@@ -23,7 +23,7 @@ struct report {
     int error;
     int index;
     int step;
-    pid_t pid_inside; /* the program's pid in its namespace */
+    pid_t pid_inside;                /* the program's pid in its namespace */
     int64_t exec_ns;                 /* CLOCK_MONOTONIC just before exec (and the filter) */
     int64_t cpu_at_enter_ns;         /* own CPU time when it entered its cgroups */
     int64_t cpu_at_exec_ns;          /* and at exec: what lies between is ours */
@@ -50,9 +50,9 @@ struct context {
     int *fds; /* what came with the frame */
     unsigned fd_count;
     struct places *places; /* NULL in a program */
-    pid_t target; /* MAPS: whose id maps */
-    int pipes[2]; /* write ends for captured stdout and stderr, or -1 */
-    int sync;     /* rendezvous with the keeper before exec, or -1 */
+    pid_t target;          /* MAPS: whose id maps */
+    int pipes[2];          /* write ends for captured stdout and stderr, or -1 */
+    int sync;              /* rendezvous with the keeper before exec, or -1 */
     const char **argv;
     const char **envp;
     struct report *report;
@@ -70,4 +70,5 @@ bool steps_have(const struct plan *plan, enum op op);
 
 /* Note the moment of exec, once. Called before a filter could refuse the clock. */
 void report_exec(struct report *report);
-void report_failure(struct report *report, enum location location, int error, int index, int step);
+void report_failure(struct report *report, enum location location, int error, int index,
+                    int step);

@@ -36,11 +36,12 @@ static bool fd_index_valid(int32_t index, unsigned fd_count)
 
 bool watch_valid(const struct wire_watch *limits, unsigned fd_count)
 {
-    return fd_index_valid(limits->sink[0], fd_count) && fd_index_valid(limits->sink[1], fd_count) &&
-           fd_index_valid(limits->cpu_fd, fd_count) && fd_index_valid(limits->procs_fd, fd_count) &&
-           limits->cpus > 0 && limits->cpus <= 65536 && limits->wall_ns >= 0 &&
-           limits->cpu_ns >= 0 && limits->idle_ns >= 0 && limits->memory_bytes >= 0 &&
-           limits->output_bytes >= 0;
+    return fd_index_valid(limits->sink[0], fd_count) &&
+           fd_index_valid(limits->sink[1], fd_count) &&
+           fd_index_valid(limits->cpu_fd, fd_count) &&
+           fd_index_valid(limits->procs_fd, fd_count) && limits->cpus > 0 &&
+           limits->cpus <= 65536 && limits->wall_ns >= 0 && limits->cpu_ns >= 0 &&
+           limits->idle_ns >= 0 && limits->memory_bytes >= 0 && limits->output_bytes >= 0;
 }
 
 /* cpuacct.usage is one number in ns; cpu.stat begins with "usage_usec N". */
@@ -129,8 +130,8 @@ bool watch_tree_empty(const struct watch *watch)
 void watch_output(struct watch *watch)
 {
     const struct stream *stream = watch->capture.stream;
-    int64_t total = (stream[0].seen > 0 ? stream[0].seen : 0) +
-                    (stream[1].seen > 0 ? stream[1].seen : 0);
+    int64_t total =
+        (stream[0].seen > 0 ? stream[0].seen : 0) + (stream[1].seen > 0 ? stream[1].seen : 0);
     if (watch->limits->output_bytes && total > watch->limits->output_bytes)
         end_because(watch, CAUSE_OUTPUT);
 }
@@ -174,7 +175,8 @@ static int measure(struct watch *watch)
     int64_t used = read_cpu_ns(watch->cpu_fd, watch->limits->cpu_format);
     if (used < 0)
         return -EIO; /* the group is gone */
-    int64_t ours = report->cpu_at_exec_ns ? report->cpu_at_exec_ns - report->cpu_at_enter_ns : 0;
+    int64_t ours =
+        report->cpu_at_exec_ns ? report->cpu_at_exec_ns - report->cpu_at_enter_ns : 0;
     watch->cpu_used_ns = used - watch->cpu_base_ns - ours;
     return 0;
 }
@@ -265,8 +267,9 @@ static void on_control(struct watch *watch)
         kill_tree(watch);
     } else if (frame.request.kind == REQUEST_SYNC && watch->sync >= 0) {
         watch->synchronising = false;
-        watch->started_ns = clock_ns(CLOCK_MONOTONIC);   /* the callback is no set-up of ours */
-        (void)send(watch->sync, &word, 1, MSG_NOSIGNAL); /* fails if it has died: seen at its end */
+        watch->started_ns = clock_ns(CLOCK_MONOTONIC); /* the callback is no set-up of ours */
+        (void)send(watch->sync, &word, 1,
+                   MSG_NOSIGNAL); /* fails if it has died: seen at its end */
     }
     frame_release(&frame);
 }

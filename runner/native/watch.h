@@ -25,7 +25,7 @@ struct watch {
     bool gone;    /* the grader has closed its end */
     bool reaped;
     bool synchronising; /* the grader's callback runs */
-    int error; /* -errno of a failure of ours, and where */
+    int error;          /* -errno of a failure of ours, and where */
     enum location error_location;
     int status;
     struct rusage usage;
@@ -35,7 +35,7 @@ struct watch {
     int64_t cpu_used_ns; /* by the tree, when it was looked at last */
     int64_t tree_ns;     /* followed: the sum over its processes then … */
     int64_t lost_ns;     /* … and what has vanished from it since the start */
-    int64_t active_ns; /* when it was last seen to use CPU */
+    int64_t active_ns;   /* when it was last seen to use CPU */
     int64_t active_cpu_ns;
     int64_t memory_peak; /* as seen by following, or -1 */
 };

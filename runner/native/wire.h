@@ -14,9 +14,9 @@
 #define WIRE_VERSION 1
 
 enum {
-    WIRE_FRAME_MAX = 48 * 1024,        /* a request with its inline plan */
-    WIRE_FDS_MAX = 253,                /* SCM_MAX_FD of the kernel */
-    WIRE_PLAN_MAX = 16 * 1024 * 1024,  /* a plan in a memfd: args and env are at most 6 MiB */
+    WIRE_FRAME_MAX = 48 * 1024,       /* a request with its inline plan */
+    WIRE_FDS_MAX = 253,               /* SCM_MAX_FD of the kernel */
+    WIRE_PLAN_MAX = 16 * 1024 * 1024, /* a plan in a memfd: args and env are at most 6 MiB */
     WIRE_STEPS_MAX = 1024,
     WIRE_SLOTS_MAX = 256,
     WIRE_ARGS = 4,
@@ -134,12 +134,12 @@ enum op { OPS(OP_ENUM) OP_END };
 #undef OP_ENUM
 
 /* Who executes a step, and when. X(name) */
-#define PHASES(X)                                                             \
+#define PHASES(X)                                                               \
     X(EARLY)   /* keeper, before the namespaces exist: opens what init binds */ \
-    X(MAPS)    /* keeper, when init exists: its id maps */                    \
-    X(SETUP)   /* init, in the new namespaces */                              \
+    X(MAPS)    /* keeper, when init exists: its id maps */                      \
+    X(SETUP)   /* init, in the new namespaces */                                \
     X(JOINED)  /* keeper, once it has joined them: inherited by each program */ \
-    X(PROGRAM) /* the program's process, before exec */                       \
+    X(PROGRAM) /* the program's process, before exec */                         \
     X(CLEAN)   /* keeper, after each run */
 
 #define PHASE_ENUM(name) PHASE_##name,
