@@ -75,7 +75,8 @@ class Box:
             self.keeper = undo.enter_context(contextlib.closing(Keeper()))
             self._runner, ids = _runner(config, self._host, self.keeper.pid)
             self._credential = ids.credential
-            steps = plan.box(self._runner, privileged=self._host.privileged)
+            owner = idmap.owner_maps(ids, euid=self._host.euid, egid=os.getegid())
+            steps = plan.box(self._runner, privileged=self._host.privileged, owner=owner)
             flags = int(plan.clone_flags(self._runner))
             self.init_pid = self.keeper.start(steps, clone_flags=flags)
             self.reusable = not rootfs.below_fresh_places(self._runner.mounts)

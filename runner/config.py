@@ -149,6 +149,7 @@ class Mount:
     optional: bool = False
     devices: bool = False
     executable: bool = True
+    owned: bool = False
     size: int | None = None
     inodes: int | None = None
     mode: int = 0o755
@@ -178,8 +179,14 @@ class Mount:
         optional: bool = False,
         devices: bool = False,
         recursive: bool = True,
+        owned: bool = False,
     ) -> Mount:
-        """Show the host's file or directory `source` at `target` (default: the same path)."""
+        """Show the host's file or directory `source` at `target` (default: the same path).
+
+        `owned`: the caller's files in it are the program's, to read and, if not `readonly`, to
+        write, where the program has another uid than the caller (as root does; Linux 5.12, and
+        most file systems on disks). It does not change who may read them outside.
+        """
         return cls(
             kind=MountKind.BIND,
             source=source,
@@ -188,6 +195,7 @@ class Mount:
             optional=optional,
             devices=devices,
             recursive=recursive,
+            owned=owned,
         )
 
     @classmethod

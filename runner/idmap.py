@@ -66,6 +66,18 @@ def _two_ids(keeper: int, own: Sequence[IdMap]) -> int | None:
     return top - 2 - 2 * (keeper % (largest.count // 4))
 
 
+def owner_maps(ids: Ids, *, euid: int, egid: int) -> tuple[bytes, bytes] | None:
+    """Give the maps of a mount in which the caller's files are the program's; None: they are.
+
+    What is left of each is the id in the file system, what is right that of the mount.
+    """
+    if ids.credential is None:
+        return None
+    uid = next(m.outside for m in ids.uid_mappings if m.inside == ids.credential.uid)
+    gid = next(m.outside for m in ids.gid_mappings if m.inside == ids.credential.gid)
+    return (b"%d %d 1" % (euid, uid), b"%d %d 1" % (egid, gid))
+
+
 def with_default_maps(runner: Runner, *, euid: int, egid: int) -> Runner:
     """Map 0 inside to the caller where a user namespace is asked for without a map (F13)."""
     if Namespace.USER not in runner.namespaces:

@@ -68,7 +68,7 @@ def _current_directory(mounts: list[Mount], *, writable: bool) -> tuple[str, str
             raise ConfigError(message)
         note = f"{path} {reason}: it is not shown in the sandbox; starting in /tmp"
         return START_ELSEWHERE, note
-    mounts.append(Mount.bind(path, readonly=not writable))
+    mounts.append(Mount.bind(path, readonly=not writable, owned=writable))
     if path in _PRIVATE:
         access = "writable" if writable else "read-only"
         return path, f"{path} is the current directory: the sandbox has this host's, {access}"

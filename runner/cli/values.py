@@ -97,6 +97,7 @@ def bind(text: str) -> Mount:
         os.path.realpath(source),
         _inside(target or os.path.abspath(source), text),
         readonly="rw" not in flags,
+        owned="rw" in flags,
         devices="dev" in flags,
         optional="optional" in flags,
     )

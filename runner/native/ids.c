@@ -20,22 +20,26 @@ struct cap_data {
     uint32_t effective, permitted, inheritable;
 };
 
-/* strings: file below /proc/PID (uid_map, setgroups, gid_map), text. One write, as the kernel
- * wants. */
-int op_id_map(const struct step *step, struct context *context)
+int write_proc(pid_t pid, const char *name, const char *text)
 {
     char path[64];
-    int length = snprintf(path, sizeof path, "/proc/%d/%s", context->target, step->strings[0]);
+    int length = snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
     if (length < 0 || (size_t)length >= sizeof path)
         return -EINVAL;
     cleanup_fd int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    size_t size = strlen(step->strings[1]);
-    ssize_t written = write(fd, step->strings[1], size);
+    size_t size = strlen(text);
+    ssize_t written = write(fd, text, size);
     if (written < 0)
         return -errno;
     return (size_t)written == size ? 0 : -EIO;
+}
+
+/* strings: uid_map, setgroups or gid_map, and its text */
+int op_id_map(const struct step *step, struct context *context)
+{
+    return write_proc(context->target, step->strings[0], step->strings[1]);
 }
 
 /*

@@ -63,6 +63,9 @@ struct context {
 OPS(OP_PROTOTYPE)
 #undef OP_PROTOTYPE
 
+/* Write a file below /proc/PID in one write, as the id maps want. Returns 0 or -errno. */
+int write_proc(pid_t pid, const char *name, const char *text);
+
 /* Run the plan's steps of one phase. Returns 0, or -1 with context->report filled. */
 int steps_run(const struct plan *plan, enum phase phase, struct context *context);
 

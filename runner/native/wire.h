@@ -89,6 +89,7 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
     X(open_tree, STRINGS, 1, 0)      \
     X(move_mount, STRINGS, 1, 0)     \
     X(mount_setattr, NONE, 0, 0)     \
+    X(mount_idmap, STRINGS, 2, 0)    \
     X(mount, STRINGS, 4, 0)          \
     X(umount, STRINGS, 1, 0)         \
     X(pivot_root, STRINGS, 2, 0)     \

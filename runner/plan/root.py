@@ -51,8 +51,13 @@ def private_mounts() -> Step:
     return _mount(At.MOUNT_ROOT, "/", flags=_MS_REC | _MS_PRIVATE)
 
 
-def sources(mounts: Sequence[Mount], phase: Phase) -> Iterator[Step]:
-    """Open what is bound, as detached trees with their attributes set."""
+def sources(
+    mounts: Sequence[Mount], phase: Phase, owner: tuple[bytes, bytes] | None = None
+) -> Iterator[Step]:
+    """Open what is bound, as detached trees with their attributes set.
+
+    `owner`: the uid_map and gid_map of mounts that are to be `owned`.
+    """
     slot = 0
     for index, mount in enumerate(mounts):
         for bind in _bound(mount):
@@ -77,6 +82,16 @@ def sources(mounts: Sequence[Mount], phase: Phase) -> Iterator[Step]:
                 item=index,
                 subject=bind.source,
             )
+            if bind.owned and owner is not None:
+                yield Step(
+                    phase,
+                    Op.MOUNT_IDMAP,
+                    At.MOUNT_ATTRIBUTES,
+                    (slot,),
+                    owner,
+                    item=index,
+                    subject=bind.source,
+                )
             slot += 1
 
 

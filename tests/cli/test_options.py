@@ -296,9 +296,12 @@ def test_stack_unlimited_is_an_rlimit() -> None:
     [
         ("/usr", Mount.bind("/usr")),
         ("/usr:/x", Mount.bind("/usr", "/x")),
-        ("/usr:rw", Mount.bind("/usr", readonly=False)),
-        ("/usr::rw", Mount.bind("/usr", readonly=False)),
-        ("/usr:/x//y/:rw,dev", Mount.bind("/usr", "/x/y", readonly=False, devices=True)),
+        ("/usr:rw", Mount.bind("/usr", readonly=False, owned=True)),
+        ("/usr::rw", Mount.bind("/usr", readonly=False, owned=True)),
+        (
+            "/usr:/x//y/:rw,dev",
+            Mount.bind("/usr", "/x/y", readonly=False, devices=True, owned=True),
+        ),
         ("//usr/../usr", Mount.bind("/usr")),
         ("/nowhere:optional", Mount.bind("/nowhere", optional=True)),
     ],

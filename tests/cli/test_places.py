@@ -34,7 +34,9 @@ def test_current_directory_is_writable_on_request(
     tmp_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert _arrange("--writable").mounts == [Mount.bind(str(tmp_path), readonly=False)]
+    assert _arrange("--writable").mounts == [
+        Mount.bind(str(tmp_path), readonly=False, owned=True)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ def test_tmp_as_current_directory_is_the_hosts_and_told(
     monkeypatch.chdir("/tmp")
     note = f"/tmp is the current directory: the sandbox has this host's, {access}"
     assert _arrange(*words) == Places(
-        [Mount.bind("/tmp", readonly=not words)], None, "/tmp", note
+        [Mount.bind("/tmp", readonly=not words, owned=bool(words))], None, "/tmp", note
     )
 
 
@@ -145,7 +147,7 @@ def test_bind_that_shows_the_current_directory_already_decides(
     os.mkdir(f"{tmp_path}/sub")
     monkeypatch.chdir(f"{tmp_path}/sub")
     places = _arrange("-b", f"{tmp_path}:rw")
-    assert places.mounts == [Mount.bind(str(tmp_path), readonly=False)]
+    assert places.mounts == [Mount.bind(str(tmp_path), readonly=False, owned=True)]
     assert places.work_dir == f"{tmp_path}/sub"
 
 

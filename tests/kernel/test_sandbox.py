@@ -379,6 +379,17 @@ def test_directory_that_only_root_may_enter_can_be_bound(tmp_path: Path) -> None
         assert sandbox.run(["cat", "/box/f"]).stdout == b"seen"
 
 
+def test_owned_directory_is_the_programs_to_write_and_stays_the_callers(tmp_path: Path) -> None:
+    (tmp_path / "private").write_text("mine")
+    (tmp_path / "private").chmod(0o600)
+    tmp_path.chmod(0o700)
+    mount = Mount.bind(str(tmp_path), "/box", readonly=False, owned=True)
+    with Sandbox(mounts=[mount], work_dir="/box") as sandbox:
+        shown = sandbox.run(["sh", "-c", "cat private; echo x > made; stat -c %u private made"])
+    assert shown.stdout == b"mine1000\n1000\n"
+    assert (tmp_path / "made").stat().st_uid == os.geteuid()
+
+
 @pytest.mark.root
 def test_sandboxes_have_host_ids_of_their_own() -> None:  # FC6
     uids = []

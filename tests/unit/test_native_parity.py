@@ -20,6 +20,7 @@ PAYLOADS: dict[Op, tuple[str, int]] = {
     Op.SECCOMP: ("BLOB", 0),
     Op.WRITE_FILE: ("STRING_BLOB", 1),
     Op.OPEN_TREE: ("STRINGS", 1),
+    Op.MOUNT_IDMAP: ("STRINGS", 2),
     Op.MOVE_MOUNT: ("STRINGS", 1),
     Op.UMOUNT: ("STRINGS", 1),
     Op.CHDIR: ("STRINGS", 1),
