@@ -5,6 +5,7 @@ One run at a time in each; as many sandboxes side by side as there are threads t
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -112,7 +113,7 @@ class Sandbox:
         self,
         args: Sequence[str],
         *,
-        stdin: bytes | int | None = None,
+        stdin: bytes | int | os.PathLike[str] | None = None,
         stdout: int | streams.Stream | None = CAPTURE,
         stderr: int | streams.Stream | None = CAPTURE,
         capture_limit: int = streams.CAPTURE_LIMIT,
@@ -122,11 +123,12 @@ class Sandbox:
     ) -> Result:
         """Run one program to its end, and all that it started.
 
-        args[0] is looked up in the environment's PATH, inside. stdin is bytes, an fd, or None
-        for /dev/null. stdout and stderr are CAPTURE (the first `capture_limit` bytes of each in
-        the result), an fd, None for /dev/null; stderr also STDOUT. Fds stay the caller's. A
-        program with the caller's own uid can open the file behind an fd anew, for writing too
-        if the file's mode lets it: give what must not change as bytes.
+        args[0] is looked up in the environment's PATH, inside. stdin is bytes, an fd, the path
+        of a file, or None for /dev/null. stdout and stderr are CAPTURE (the first
+        `capture_limit` bytes of each in the result), an fd, None for /dev/null; stderr also
+        STDOUT. Fds stay the caller's. A program with the caller's own uid can open the file
+        behind an fd anew, for writing too if the file's mode lets it: give what must not change
+        as bytes.
 
         Raises SandboxError when the sandbox failed; the next run starts it anew.
         """

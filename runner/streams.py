@@ -41,7 +41,7 @@ COUNT: Final = 5
 class Wanted(NamedTuple):
     """What a caller asks for; see `Sandbox.run`."""
 
-    stdin: bytes | int | None
+    stdin: bytes | int | os.PathLike[str] | None
     stdout: int | Stream | None
     stderr: int | Stream | None
     capture_limit: int
@@ -98,11 +98,11 @@ class Streams:
         outputs = [
             fd if isinstance(fd, int) else self._null for fd in (wanted.stdout, wanted.stderr)
         ]
-        if not isinstance(wanted.stdin, bytes):
+        if wanted.stdin is None or isinstance(wanted.stdin, int):
             stdin = self._null if wanted.stdin is None else wanted.stdin
             yield [stdin, *outputs, *self._sinks]
             return
-        stdin = sealed_memfd("stdin", wanted.stdin)
+        stdin = _open_stdin(wanted.stdin)
         try:
             yield [stdin, *outputs, *self._sinks]
         finally:
@@ -119,6 +119,16 @@ class Streams:
         os.ftruncate(sink, 0)
         os.lseek(sink, 0, os.SEEK_SET)  # the keeper writes at the offset that we share
         return Captured(kept, total)
+
+
+def _open_stdin(source: bytes | os.PathLike[str]) -> int:
+    if isinstance(source, bytes):
+        return sealed_memfd("stdin", source)
+    try:
+        return os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        message = f"stdin: {os.fspath(source)!r}: {error.strerror}"
+        raise ConfigError(message) from error
 
 
 def _read_all(fd: int, size: int) -> bytes:

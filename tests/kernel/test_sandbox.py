@@ -130,7 +130,21 @@ def test_stdin_is_bytes_an_fd_or_empty(sandbox: Sandbox, tmp_path: Path) -> None
     (tmp_path / "in").write_bytes(b"from a file")
     with open(tmp_path / "in", "rb") as file:
         assert sandbox.run(["cat"], stdin=file.fileno()).stdout == b"from a file"
+    assert sandbox.run(["cat"], stdin=tmp_path / "in").stdout == b"from a file"
     assert sandbox.run(["cat"]).stdout == b""
+
+
+def test_stdin_of_a_file_that_is_not_there_is_refused(sandbox: Sandbox, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="absent': No such file or directory"):
+        sandbox.run(["cat"], stdin=tmp_path / "absent")
+
+
+def test_cgroup_namespace_is_rooted_where_the_program_is(sandbox: Sandbox) -> None:
+    """T15: the groups that it was placed in, which are ours, are its `/`. M30."""
+    lines = sandbox.run(["cat", "/proc/self/cgroup"]).stdout.decode().split()
+    names = {line.split(":")[1]: line.split(":", 2)[2] for line in lines}
+    for controller in ("memory", "pids", "cpuacct") if "memory" in names else ("",):
+        assert names[controller] == "/", lines
 
 
 def test_stdin_that_is_not_an_fd_is_refused(sandbox: Sandbox) -> None:
