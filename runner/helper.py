@@ -27,6 +27,11 @@ CONTROL_FD: Final = 3
 START_TIMEOUT_S: Final = 30.0
 _END_TIMEOUT_MS: Final = 5000
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+# What programs install raising handlers for. Not all signals: Python makes an object of each.
+_HANDLED: Final = (
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM),
+    *(signal.SIGVTALRM, signal.SIGPROF, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU),
+)
 # SIGKILL and SIGSTOP have no disposition to reset.
 _SIGNALS: Final = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
@@ -66,7 +71,7 @@ def signals_held() -> Iterator[None]:
 
     Holds for the calling thread, which must be the main one for a handler to run in it at all.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     try:
         yield
     finally:
