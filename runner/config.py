@@ -279,6 +279,7 @@ class Limits:
             _check_count(f"Limits.{name}", getattr(self, name), MAX_BYTES)
         for name in ("processes", "open_files"):
             _check_count(f"Limits.{name}", getattr(self, name), 2**22)
+        object.__setattr__(self, "rlimits", tuple(self.rlimits))  # a list has no hash
         if self.extra_time and self.cpu_time is None:
             _refuse("Limits.extra_time", self.extra_time, "it needs a cpu_time to go beyond")
         if None not in (self.cpu_time, self.wall_time) and self.wall_time < self.cpu_time:  # type: ignore[operator]

@@ -184,6 +184,13 @@ _HINTS: Final[dict[tuple[ErrorLocation, int], str]] = {
     (ErrorLocation.EXECVE, errno_names.EACCES): (
         "not executable: set its x bit, and see that the directory is not mounted noexec"
     ),
+    (ErrorLocation.EXECVE, errno_names.E2BIG): (
+        "arguments and environment take more than a quarter of the stack limit, or do not fit "
+        "into the memory limit"
+    ),
+    (ErrorLocation.SECCOMP, errno_names.ENOMEM): (
+        "the memory limit is too small to start any program: give 1 MiB or more"
+    ),
     (ErrorLocation.EXECVE, errno_names.ENOEXEC): (
         "neither a binary for this machine nor a script that begins with #!"
     ),
