@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -466,6 +467,29 @@ def test_killed_init_during_a_run_is_an_exception_and_the_next_run_works() -> No
         killer.join()
         assert caught.value.location is ErrorLocation.INIT
         assert mine.run(["true"]).ok
+
+
+@pytest.mark.parametrize(("held", "starts"), [(0.02, True), (0.5, False)])
+def test_program_that_is_still_open_for_writing_is_tried_again(
+    tmp_path: Path, held: float, starts: bool
+) -> None:  # F27, M13
+    tmp_path.chmod(0o755)
+    program = tmp_path / "program"
+    program.write_bytes(Path("/bin/true").read_bytes())
+    program.chmod(0o755)
+    with Sandbox(mounts=[Mount.bind(str(tmp_path), "/box")]) as sandbox:
+        sandbox.start()
+        writer = os.open(program, os.O_WRONLY)
+        timer = threading.Timer(held, os.close, (writer,))
+        timer.start()
+        if starts:
+            assert sandbox.run(["/box/program"]).ok
+        else:
+            with pytest.raises(ChildError) as caught:
+                sandbox.run(["/box/program"])
+            at = (caught.value.location, caught.value.errno)
+            assert at == (ErrorLocation.EXECVE, errno.ETXTBSY)
+        timer.join()
 
 
 def test_one_shot_run_takes_the_options_of_both() -> None:
