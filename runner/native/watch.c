@@ -1,8 +1,7 @@
 /*
  * The keeper while a program runs: one poll over the program's pidfd, the
  * control socket, init, and the captured streams, until the earliest time at
- * which a limit could be reached. There is no tick: CPU time cannot grow faster
- * than the number of CPUs, so the next look is due at (limit - used) / cpus.
+ * which a limit could be reached (limits.c).
  *
  * Whoever ends the program writes down why (enum cause), once; a signal number
  * alone says nothing about who sent it.
@@ -10,24 +9,14 @@
 #define _GNU_SOURCE
 #include "watch.h"
 
-#include "follow.h"
+#include "limits.h"
 #include "sys.h"
 
 #include <poll.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-
-enum {
-    LOOK_MIN_NS = 500 * 1000, /* never look more often than this */
-    FOLLOW_NS = 5 * 1000 * 1000,
-    FOLLOW_SHARE = 10, /* following a large tree takes at most a tenth of a CPU */
-    CPU_NOISE_NS = 200 * 1000,
-};
-
-#define SETUP_LIMIT_NS (10 * NS_PER_S)
 
 static bool fd_index_valid(int32_t index, unsigned fd_count)
 {
@@ -42,20 +31,6 @@ bool watch_valid(const struct wire_watch *limits, unsigned fd_count)
            fd_index_valid(limits->procs_fd, fd_count) && limits->cpus > 0 &&
            limits->cpus <= 65536 && limits->wall_ns >= 0 && limits->cpu_ns >= 0 &&
            limits->idle_ns >= 0 && limits->memory_bytes >= 0 && limits->output_bytes >= 0;
-}
-
-/* cpuacct.usage is one number in ns; cpu.stat begins with "usage_usec N". */
-static int64_t read_cpu_ns(int fd, int format)
-{
-    char text[64];
-    ssize_t got = pread(fd, text, sizeof text - 1, 0);
-    if (got <= 0)
-        return -1;
-    text[got] = 0;
-    if (format == CPU_FORMAT_NS)
-        return strtoll(text, NULL, 10);
-    const char *key = "usage_usec ";
-    return strncmp(text, key, strlen(key)) ? -1 : strtoll(text + strlen(key), NULL, 10) * 1000;
 }
 
 void watch_init(struct watch *watch, struct box *box, const struct frame *frame, int control,
@@ -78,7 +53,7 @@ void watch_init(struct watch *watch, struct box *box, const struct frame *frame,
         .memory_peak = -1,
     };
     if (watch->cpu_fd >= 0)
-        watch->cpu_base_ns = read_cpu_ns(watch->cpu_fd, limits->cpu_format);
+        watch->cpu_base_ns = limits_read_cpu(watch->cpu_fd, limits->cpu_format);
 }
 
 void watch_close(struct watch *watch)
@@ -99,7 +74,7 @@ static void kill_tree(struct watch *watch)
         (void)kill(-watch->program, SIGKILL); /* its process group, if it has made one */
 }
 
-static void end_because(struct watch *watch, enum cause cause)
+void watch_end(struct watch *watch, enum cause cause)
 {
     if (watch->cause != CAUSE_NONE || watch->error < 0)
         return;
@@ -133,115 +108,7 @@ void watch_output(struct watch *watch)
     int64_t total =
         (stream[0].seen > 0 ? stream[0].seen : 0) + (stream[1].seen > 0 ? stream[1].seen : 0);
     if (watch->limits->output_bytes && total > watch->limits->output_bytes)
-        end_because(watch, CAUSE_OUTPUT);
-}
-
-static int follow(struct watch *watch, bool exact, struct tree_usage *tree)
-{
-    return follow_tree(watch->box->proc, watch->program, watch->report, exact, tree);
-}
-
-/*
- * Time that has vanished from the tree was of processes whose parent ignores
- * SIGCHLD. A process that changes from "live" to "waited for" while we read looks
- * the same, once: so look twice.
- */
-static int measure_tree(struct watch *watch)
-{
-    struct tree_usage tree, exact;
-    int error = follow(watch, false, &tree);
-    if (error == 0 && tree.cpu_ns < watch->tree_ns)
-        error = follow(watch, false, &tree);
-    if (error < 0)
-        return error;
-    if (tree.cpu_ns < watch->tree_ns)
-        watch->lost_ns += watch->tree_ns - tree.cpu_ns;
-    watch->tree_ns = tree.cpu_ns;
-    watch->cpu_used_ns = tree.cpu_ns + watch->lost_ns - watch->report->cpu_at_exec_ns;
-    int64_t limit = watch->limits->memory_bytes;
-    if (limit && tree.memory_bytes > limit && follow(watch, true, &exact) == 0)
-        tree.memory_bytes = exact.memory_bytes;
-    if (tree.memory_bytes > watch->memory_peak)
-        watch->memory_peak = tree.memory_bytes;
-    return 0;
-}
-
-/* Look at what the tree has used. Returns 0 or -errno. */
-static int measure(struct watch *watch)
-{
-    const struct report *report = watch->report;
-    if (watch->cpu_fd < 0)
-        return measure_tree(watch);
-    int64_t used = read_cpu_ns(watch->cpu_fd, watch->limits->cpu_format);
-    if (used < 0)
-        return -EIO; /* the group is gone */
-    int64_t ours =
-        report->cpu_at_exec_ns ? report->cpu_at_exec_ns - report->cpu_at_enter_ns : 0;
-    watch->cpu_used_ns = used - watch->cpu_base_ns - ours;
-    return 0;
-}
-
-static void check_idle(struct watch *watch, int64_t now)
-{
-    if (watch->active_ns == 0 || watch->cpu_used_ns - watch->active_cpu_ns > CPU_NOISE_NS) {
-        watch->active_ns = now;
-        watch->active_cpu_ns = watch->cpu_used_ns;
-    } else if (watch->limits->idle_ns && now - watch->active_ns >= watch->limits->idle_ns)
-        end_because(watch, CAUSE_IDLE_TIME);
-}
-
-static int64_t earlier(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-/* When is the tree to be looked at again? After the last look, which took `took`. */
-static int64_t next_look(const struct watch *watch, int64_t now, int64_t took)
-{
-    const struct wire_watch *limits = watch->limits;
-    int64_t next = INT64_MAX;
-    if (limits->cpu_ns)
-        next = now + (limits->cpu_ns - watch->cpu_used_ns) / limits->cpus;
-    if (limits->idle_ns)
-        next = earlier(next, now + limits->idle_ns / 8);
-    if (watch->follow && (limits->memory_bytes || limits->cpu_ns))
-        next = earlier(next, now + FOLLOW_NS);
-    int64_t least = took * FOLLOW_SHARE;
-    least = now + (watch->follow && least > LOOK_MIN_NS ? least : LOOK_MIN_NS);
-    return next < least ? least : next;
-}
-
-/* Check every limit; returns the time of the next check. */
-static int64_t check_limits(struct watch *watch)
-{
-    const struct wire_watch *limits = watch->limits;
-    int64_t now = clock_ns(CLOCK_MONOTONIC), next = INT64_MAX;
-    bool exec = atomic_load(&watch->report->state) == REPORT_EXEC;
-    if (!exec && !watch->synchronising) {
-        next = watch->started_ns + SETUP_LIMIT_NS;
-        if (now >= next)
-            watch_fail(watch, LOCATION_WATCH, -ETIMEDOUT); /* a frozen cgroup, a dead server */
-    }
-    if (limits->wall_ns) {
-        int64_t end = (exec ? watch->report->exec_ns : now) + limits->wall_ns;
-        if (now >= end)
-            end_because(watch, CAUSE_WALL_TIME);
-        next = earlier(next, end);
-    }
-    if (limits->cpu_ns || limits->idle_ns || (watch->follow && limits->memory_bytes)) {
-        int error = exec ? measure(watch) : 0;
-        if (error < 0)
-            watch_fail(watch, LOCATION_WATCH, error);
-        if (limits->cpu_ns && watch->cpu_used_ns >= limits->cpu_ns)
-            end_because(watch, CAUSE_CPU_TIME);
-        if (limits->memory_bytes && watch->memory_peak > limits->memory_bytes)
-            end_because(watch, CAUSE_MEMORY);
-        if (exec)
-            check_idle(watch, now);
-        int64_t after = clock_ns(CLOCK_MONOTONIC);
-        next = earlier(next, next_look(watch, after, after - now));
-    }
-    return next;
+        watch_end(watch, CAUSE_OUTPUT);
 }
 
 static void grader_gone(struct watch *watch)
@@ -261,7 +128,7 @@ static void on_control(struct watch *watch)
     char word = 0;
     bool abort = frame.request.flags & REQUEST_ABORT;
     if (frame.request.kind == REQUEST_KILL && frame.request.run_id == watch->run_id)
-        end_because(watch, CAUSE_CANCELLED);
+        watch_end(watch, CAUSE_CANCELLED);
     else if (frame.request.kind == REQUEST_SYNC && abort) {
         watch->aborted = true;
         kill_tree(watch);
@@ -343,7 +210,7 @@ int watch_program(struct watch *watch)
 {
     enum { PROGRAM, CONTROL, GRADER, INIT, SYNC, NOTIFY, STDOUT, STDERR, FDS };
     while (!watch->reaped) {
-        int64_t next = check_limits(watch);
+        int64_t next = limits_check(watch);
         bool ending = watch->cause != CAUSE_NONE || watch->error < 0 || watch->gone;
         int64_t wait_ns = next - clock_ns(CLOCK_MONOTONIC);
         struct timespec timeout = timespec_of(wait_ns > 0 ? wait_ns : 0);

@@ -52,6 +52,9 @@ int watch_program(struct watch *watch);
 /* Does the program's cgroup say that nothing is left? Without one: no. */
 bool watch_tree_empty(const struct watch *watch);
 
+/* End the program and write down why. Only the first cause counts. */
+void watch_end(struct watch *watch, enum cause cause);
+
 /* Note that we have failed, and kill the program. Only the first failure counts. */
 void watch_fail(struct watch *watch, enum location location, int error);
 
