@@ -9,11 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from runner import ProtocolError, Sandbox, Status
+from runner.seccomp import load
 
 pytestmark = pytest.mark.userns
 
@@ -60,10 +62,17 @@ def wait_until(condition: object, seconds: float) -> float:
     return time.monotonic() - started
 
 
+def cost_of(call: Callable[[], object]) -> float:
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started
+
+
 class Scene:
     """A grader in a process of its own, with a keeper, an init and three sleepers below it."""
 
     def __init__(self) -> None:
+        started = time.monotonic()
         self.grader = subprocess.Popen(
             [sys.executable, "-c", GRADER],
             stdout=subprocess.PIPE,
@@ -73,6 +82,7 @@ class Scene:
         assert self.grader.stdout is not None
         self.keeper, self.init = map(int, self.grader.stdout.readline().split())
         wait_until(lambda: len(sleepers()) == 3, PATIENCE)
+        self.start_time = time.monotonic() - started
 
     def gone(self) -> bool:
         return not alive(self.keeper) and not alive(self.init) and not sleepers()
@@ -86,10 +96,11 @@ class Scene:
 
 @pytest.mark.parametrize("victim", ["grader", "keeper", "init"])
 def test_killing_one_ends_all_below_at_once(victim: str) -> None:
-    times = []
+    times, starts = [], []
     for _ in range(3):
         scene = Scene()
         try:
+            starts.append(scene.start_time)
             pid = {"grader": scene.grader.pid, "keeper": scene.keeper, "init": scene.init}[
                 victim
             ]
@@ -99,7 +110,8 @@ def test_killing_one_ends_all_below_at_once(victim: str) -> None:
         finally:
             scene.close()
     if victim != "init":  # there a Python has to print its traceback first
-        assert min(times) < AT_ONCE
+        # A machine that takes a second to start them is slower than the promise is made for.
+        assert min(times) < max(AT_ONCE, min(starts) / 10)
 
 
 def test_killed_keeper_ends_the_programs_at_once() -> None:
@@ -220,23 +232,31 @@ def test_death_of_a_grader_that_has_forked_ends_the_sandbox() -> None:
 
 
 def test_interrupts_at_any_time_leave_nothing() -> None:
-    """KeyboardInterrupt at random places; the test's surroundings look for leftovers."""
+    """KeyboardInterrupt all along a run; the test's surroundings look for leftovers."""
+    # Read before: of a file whose `with` an interrupt forestalls, Python itself complains.
+    policy = load("default")
+
+    def use() -> None:
+        with Sandbox(policy=policy) as sandbox:
+            sandbox.run(["sleep", "0.005"])
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    def is_interrupted(after: float) -> bool:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, after)
+            use()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    whole = min(cost_of(use) for _ in range(3))
     before = signal.signal(signal.SIGALRM, interrupt)
-    caught = 0
     try:
-        for number in range(150):
-            signal.setitimer(signal.ITIMER_REAL, 0.0005 + number * 0.0001)
-            try:
-                with Sandbox() as sandbox:
-                    sandbox.run(["sleep", "0.005"])
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except KeyboardInterrupt:
-                caught += 1
+        caught = sum(is_interrupted(whole * number / 150) for number in range(1, 151))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert caught > 20
+    assert caught > 75  # not all, as some uses take less time than those that were measured
