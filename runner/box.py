@@ -79,7 +79,7 @@ class Box:
             steps = plan.box(self._runner, privileged=self._host.privileged, owner=owner)
             flags = int(plan.clone_flags(self._runner))
             self.init_pid = self.keeper.start(steps, clone_flags=flags)
-            self.reusable = not rootfs.below_fresh_places(self._runner.mounts)
+            self.reusable = rootfs.can_be_put_back(self._runner.mounts)
             self.enforced = guarantees.enforced(
                 self._runner, self._groups, own_user=ids.separate
             )

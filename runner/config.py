@@ -186,6 +186,9 @@ class Mount:
         `owned`: the caller's files in it are the program's, to read and, if not `readonly`, to
         write, where the program has another uid than the caller (as root does; Linux 5.12, and
         most file systems on disks). It does not change who may read them outside.
+
+        What a program writes is its own on the host too, set-user-ID bits included if no policy
+        refuses them (the stock ones do): let no other user enter a writable directory.
         """
         return cls(
             kind=MountKind.BIND,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Final
 
-from runner.config import Mount
+from runner.config import Mount, MountKind
 from runner.units import MiB
 
 if TYPE_CHECKING:
@@ -89,13 +89,22 @@ def writable_places() -> list[Mount]:
     ]
 
 
-def below_fresh_places(mounts: Sequence[Mount]) -> list[Mount]:
-    """Give the mounts that emptying a fresh tmpfs would take away.
+def can_be_put_back(mounts: Sequence[Mount]) -> bool:
+    """Tell whether fresh places can be emptied after a run, or all has to be built anew.
 
-    A sandbox with any is built anew for each run, which keeps both promises.
+    Emptying one takes away what is mounted below it; and one below a directory that a program
+    may write to may be somewhere else when the run has ended, and a symlink in its place.
     """
     fresh = tuple(f"{mount.target}/" for mount in mounts if mount.fresh)
-    return [mount for mount in mounts if mount.target.startswith(fresh)]
+    writable = tuple(
+        f"{mount.target}/"
+        for mount in mounts
+        if mount.kind is MountKind.BIND and not mount.readonly and not mount.devices
+    )
+    return not any(
+        mount.target.startswith(fresh) or (mount.fresh and mount.target.startswith(writable))
+        for mount in mounts
+    )
 
 
 def combine(root: Sequence[Mount], added: Sequence[Mount]) -> list[Mount]:

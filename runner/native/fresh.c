@@ -14,6 +14,7 @@
 #include <sys/msg.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
+#include <sys/xattr.h>
 
 static bool same_time(struct timespec a, struct timespec b)
 {
@@ -29,7 +30,8 @@ static bool same_time(struct timespec a, struct timespec b)
 static bool untouched(const struct stat *now, const struct stat *then)
 {
     return now->st_dev == then->st_dev && now->st_ino == then->st_ino &&
-           now->st_mode == then->st_mode && now->st_nlink == then->st_nlink &&
+           now->st_mode == then->st_mode && now->st_uid == then->st_uid &&
+           now->st_gid == then->st_gid && now->st_nlink == then->st_nlink &&
            now->st_size == then->st_size && same_time(now->st_ctim, then->st_ctim) &&
            same_time(now->st_mtim, then->st_mtim);
 }
@@ -49,7 +51,8 @@ int op_keep_fresh(const struct step *step, struct context *context)
     if (stat(target, &now) < 0)
         return -errno;
     if (fresh->recorded) {
-        if (untouched(&now, &fresh->when_mounted))
+        if (untouched(&now, &fresh->when_mounted) &&
+            listxattr(target, NULL, 0) == fresh->attributes)
             return 0;
         if (umount2(target, MNT_DETACH) < 0 ||
             mount("tmpfs", target, "tmpfs", (unsigned long)step->arg[0], step->strings[1]) <
@@ -57,7 +60,11 @@ int op_keep_fresh(const struct step *step, struct context *context)
             stat(target, &now) < 0)
             return -errno;
     }
-    *fresh = (struct fresh){.recorded = true, .when_mounted = now};
+    *fresh = (struct fresh){
+        .recorded = true,
+        .when_mounted = now,
+        .attributes = listxattr(target, NULL, 0), /* a default ACL is one; -1: none can be */
+    };
     return 0;
 }
 

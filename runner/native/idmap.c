@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #define MOUNT_ATTR_IDMAP_FLAG 0x00100000u
@@ -32,9 +33,11 @@ static int user_namespace(const char *uid_map, const char *gid_map)
 {
     int pidfd;
     pid_t pid = fork_pidfd(CLONE_NEWUSER_FLAG, &pidfd);
-    if (pid == 0)
+    if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
         for (;;)
             (void)pause();
+    }
     if (pid < 0)
         return pid;
     int fd = open_namespace(pid, uid_map, gid_map);
@@ -44,9 +47,21 @@ static int user_namespace(const char *uid_map, const char *gid_map)
     return fd;
 }
 
+static int set_idmap(int tree, int userns, unsigned recursive)
+{
+    struct mount_attr_v0 attributes = {
+        .attr_set = MOUNT_ATTR_IDMAP_FLAG,
+        .userns_fd = (uint64_t)userns,
+    };
+    return (int)sys_result(syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH | recursive,
+                                   &attributes, sizeof attributes));
+}
+
 /*
- * arg: slot; strings: uid_map, gid_map. Where the file system cannot do it, the
- * mount stays as it is: the program may do less then, not more.
+ * arg: slot; strings: uid_map, gid_map. With what is mounted below, or alone where
+ * that cannot be mapped. Where this cannot be either (a file system without the
+ * feature, or another user namespace's), the mount stays as it is: the program may
+ * do less then, not more.
  */
 int op_mount_idmap(const struct step *step, struct context *context)
 {
@@ -58,12 +73,8 @@ int op_mount_idmap(const struct step *step, struct context *context)
     cleanup_fd int userns = user_namespace(step->strings[0], step->strings[1]);
     if (userns < 0)
         return userns;
-    struct mount_attr_v0 attributes = {
-        .attr_set = MOUNT_ATTR_IDMAP_FLAG,
-        .userns_fd = (uint64_t)userns,
-    };
-    long result =
-        sys_result(syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH | AT_RECURSIVE_FLAG,
-                           &attributes, sizeof attributes));
-    return result == -EINVAL ? 0 : (int)result;
+    int result = set_idmap(tree, userns, AT_RECURSIVE_FLAG);
+    if (result == -EINVAL || result == -EPERM)
+        result = set_idmap(tree, userns, 0);
+    return result == -EINVAL || result == -EPERM ? 0 : result;
 }

@@ -20,16 +20,41 @@
 
 enum { BUSY_TRIES = 50 }; /* a ms apart */
 
+#define BORROW_LIMIT_NS NS_PER_S
+
 /* What the program's process gets from launch. */
 struct birth {
     const struct plan *plan;
     struct context context;
+    bool borrows;
 };
+
+/*
+ * While the process borrows our memory we sleep, deaf to limits, to a cancel and to the
+ * grader's end. A step that hangs (a frozen cgroup, a dead file server, a lease on the
+ * file to execute) must not keep us so: this timer kills it. exec deletes timers.
+ */
+static int arm_overdue_timer(void)
+{
+    const struct timespec limit = timespec_of(BORROW_LIMIT_NS);
+    const struct itimerspec once = {.it_value = limit};
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
+    int timer;
+    if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) < 0 ||
+        syscall(SYS_timer_settime, timer, 0, &once, NULL) < 0)
+        return -errno;
+    return 0;
+}
 
 static int program_main(void *argument)
 {
     struct birth *birth = argument;
-    (void)steps_run(birth->plan, PHASE_PROGRAM, &birth->context); /* returns if a step failed */
+    int error = birth->borrows ? arm_overdue_timer() : 0;
+    if (error < 0)
+        report_failure(birth->context.report, LOCATION_WATCH, -error, -1, -1);
+    else
+        (void)steps_run(birth->plan, PHASE_PROGRAM,
+                        &birth->context); /* returns if a step failed */
     (void)syscall(SYS_exit_group, 127);
     __builtin_trap(); /* its filter does not even let it exit */
 }
@@ -41,10 +66,10 @@ static int program_main(void *argument)
  * thread, wait for it, and are not dumpable, and no other process of its uid is
  * alive to look. With a callback before its exec we may not wait: it gets a copy.
  */
-static pid_t start_process(struct birth *birth, bool borrow, int *pidfd)
+static pid_t start_process(struct birth *birth, int *pidfd)
 {
     static _Alignas(16) char stack[64 * 1024];
-    if (!borrow) {
+    if (!birth->borrows) {
         pid_t pid = fork_pidfd(0, pidfd);
         if (pid == 0)
             (void)program_main(birth);
@@ -65,13 +90,12 @@ static void reply_failure(struct wire_reply *reply, enum location location, int 
 
 /* Make pipes and sockets, and the process. Returns 0 or -1 with *reply filled. */
 static int launch(struct watch *watch, const struct frame *frame, const struct plan *plan,
-                  struct report *report, struct wire_reply *reply)
+                  bool borrow, struct report *report, struct wire_reply *reply)
 {
     int sync[2] = {-1, -1}, notify[2] = {-1, -1}, ends[2] = {-1, -1};
     int fds[WIRE_FDS_MAX]; /* its own, for it moves them */
-    bool synchronise = steps_have(plan, OP_sync_write);
     int error = capture_open(&watch->capture, frame, ends);
-    if (error == 0 && synchronise &&
+    if (error == 0 && steps_have(plan, OP_sync_write) &&
         socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) < 0)
         error = -errno;
     if (error == 0 && (frame->request.flags & REQUEST_NOTIFY_EXEC) &&
@@ -83,6 +107,7 @@ static int launch(struct watch *watch, const struct frame *frame, const struct p
         memcpy(fds, frame->fds, frame->fd_count * sizeof *fds);
         struct birth birth = {
             .plan = plan,
+            .borrows = borrow,
             .context = {.fds = fds,
                         .fd_count = frame->fd_count,
                         .report = report,
@@ -90,7 +115,8 @@ static int launch(struct watch *watch, const struct frame *frame, const struct p
                         .sync = sync[1]},
         };
         watch->started_ns = clock_ns(CLOCK_MONOTONIC);
-        watch->program = start_process(&birth, !synchronise, &watch->pidfd);
+        watch->program = start_process(&birth, &watch->pidfd);
+        watch->born_ns = clock_ns(CLOCK_MONOTONIC) - watch->started_ns;
         if (watch->program < 0)
             reply_failure(reply, LOCATION_CLONE, error = (int)-watch->program);
     }
@@ -143,7 +169,7 @@ static void conclude(struct wire_reply *reply, const struct watch *watch,
     int state = atomic_load(&report->state);
     if (watch->aborted)
         reply->kind = REPLY_ABORTED;
-    else if (state == REPORT_FAILED) {
+    else if (state == REPORT_FAILED && watch->cause == CAUSE_NONE) {
         reply->kind = REPLY_FAILED;
         reply->location = report->location;
         reply->error = report->error;
@@ -187,19 +213,26 @@ static void finish(struct watch *watch, struct box *box)
     watch_output(watch);
 }
 
-/* One try. Returns as run_program does. */
+/* Was it killed by the timer that we set while it borrowed our memory? */
+static bool overdue(const struct watch *watch)
+{
+    return watch->born_ns >= BORROW_LIMIT_NS - MS_NS && killed_by_another(watch);
+}
+
+/* One try. Returns as run_program does; *borrow becomes false if that took too long. */
 static int run_once(struct box *box, const struct frame *frame, const struct plan *plan,
-                    int control, struct report *report, struct wire_reply *reply)
+                    int control, bool *borrow, struct report *report, struct wire_reply *reply)
 {
     struct watch watch;
     int gone = 0;
     *reply = reply_make(REPLY_EXITED, frame->request.run_id);
     memset(report, 0, sizeof *report);
     watch_init(&watch, box, frame, control, report);
-    if (launch(&watch, frame, plan, report, reply) == 0) {
+    if (launch(&watch, frame, plan, *borrow, report, reply) == 0) {
         gone = watch_program(&watch);
         finish(&watch, box);
         conclude(reply, &watch, report);
+        *borrow = *borrow && !overdue(&watch);
     }
     watch_close(&watch);
     return gone;
@@ -217,22 +250,30 @@ static bool busy(const struct wire_reply *reply, const struct plan *plan)
            reply->error == ETXTBSY && !steps_have(plan, OP_sync_write);
 }
 
+/*
+ * A plan with a callback may not borrow: we have to answer before its exec. One that
+ * hangs is started once more, as a copy, so that its limits and a cancel reach it.
+ */
 int run_program(struct box *box, struct frame *frame, int control, struct report *report,
                 struct wire_reply *reply)
 {
     const struct timespec pause = timespec_of(MS_NS);
     struct plan plan;
-    int gone = 0;
     *reply = reply_make(REPLY_REFUSED, frame->request.run_id);
     if (plan_decode(&plan, frame->plan, frame->request.plan_bytes, frame->fd_count,
                     &reply->step) < 0)
         return 0;
-    if (watch_valid(&frame->request.watch, frame->fd_count)) {
-        gone = run_once(box, frame, &plan, control, report, reply);
-        for (int tries = 0; tries < BUSY_TRIES && gone == 0 && busy(reply, &plan); tries++) {
-            (void)nanosleep(&pause, NULL);
-            gone = run_once(box, frame, &plan, control, report, reply);
-        }
+    int gone = 0;
+    bool valid = watch_valid(&frame->request.watch, frame->fd_count);
+    bool borrow = !steps_have(&plan, OP_sync_write);
+    for (int tries = 0; valid && gone == 0; tries++) {
+        bool borrowed = borrow;
+        gone = run_once(box, frame, &plan, control, &borrow, report, reply);
+        if (borrowed && !borrow)
+            continue;
+        if (!busy(reply, &plan) || tries >= BUSY_TRIES)
+            break;
+        (void)nanosleep(&pause, NULL);
     }
     plan_free(&plan);
     return gone;

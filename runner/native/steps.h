@@ -35,6 +35,7 @@ struct report {
 struct fresh {
     bool recorded;
     struct stat when_mounted;
+    ssize_t attributes; /* bytes of names of extended attributes */
 };
 
 /* What the steps of a sandbox, but not of a program, work on. */

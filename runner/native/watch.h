@@ -30,6 +30,7 @@ struct watch {
     int status;
     struct rusage usage;
     int64_t started_ns;
+    int64_t born_ns; /* how long the clone took, to its exec if it borrowed our memory */
     int64_t ended_ns;
     int64_t cpu_base_ns;
     int64_t cpu_used_ns; /* by the tree, when it was looked at last */

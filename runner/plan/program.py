@@ -88,6 +88,8 @@ def _identity(runner: Runner) -> Iterator[Step]:
             yield Step(program, Op.SETGROUPS, At.SETGROUPS, data=groups)
         yield Step(program, Op.SETGID, At.SETGID, (credential.gid,))
         yield Step(program, Op.SETUID, At.SETUID, (credential.uid,))
+        # fs.suid_dumpable may have made the memory that it borrows dumpable; exec sets it anew.
+        yield Step(program, Op.DUMPABLE, At.SETUID, (0,))
     yield Step(program, Op.PARENT_DEATH, At.PARENT_DEATH, (int(signal.SIGKILL),))
     if runner.drop_caps:
         yield Step(program, Op.CAPSET, At.SET_CAP, (0,))

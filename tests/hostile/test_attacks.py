@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import signal
 import stat
@@ -109,6 +110,97 @@ def test_setuid_program_gives_nothing(sandbox: Sandbox) -> None:
     status = sandbox.run(["sh", "-c", "grep -E 'NoNewPrivs|CapBnd' /proc/self/status"]).stdout
     assert status.split() == [b"CapBnd:", b"0" * 16, b"NoNewPrivs:", b"1"]
     assert b"nosuid" in sandbox.run(["grep", " /usr ", "/proc/self/mountinfo"]).stdout
+
+
+SETS_ID = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+machine = os.uname().machine
+numbers = {"fchmod": 91, "fchmodat": 268, "fchmodat2": 452, "openat": 257, "openat2": 437,
+           "mknodat": 259} if machine == "x86_64" else {
+           "fchmod": 52, "fchmodat": 53, "fchmodat2": 452, "openat": 56, "openat2": 437,
+           "mknodat": 33}
+if machine == "x86_64":
+    numbers |= {"chmod": 90, "open": 2, "creat": 85, "mknod": 133}
+open("f", "w").close()
+fd = os.open("f", os.O_RDONLY)
+how = (ctypes.c_uint64 * 3)(os.O_CREAT | os.O_WRONLY, 0o4755, 0)
+for mode in (0o4755, 0o2755, 0o6755):
+    calls = {
+        "chmod": (b"f", mode), "fchmod": (fd, mode), "fchmodat": (-100, b"f", mode),
+        "fchmodat2": (-100, b"f", mode, 0), "open": (b"n", os.O_CREAT | os.O_WRONLY, mode),
+        "openat": (-100, b"n", os.O_CREAT | os.O_WRONLY, mode), "creat": (b"n", mode),
+        "openat2": (-100, b"n", ctypes.byref(how), 24), "mknod": (b"n", 0o100000 | mode, 0),
+        "mknodat": (-100, b"n", 0o100000 | mode, 0),
+    }
+    calls["O_TMPFILE"] = (-100, b".", os.O_TMPFILE | os.O_WRONLY, mode)
+    numbers["O_TMPFILE"] = numbers["openat"]
+    for name, arguments in calls.items():
+        if name in numbers and libc.syscall(numbers[name], *arguments) != -1:
+            print(name, oct(mode), "was not refused")
+os.chmod("f", 0o1755)
+print(oct(os.stat("f").st_mode))
+"""
+
+
+def test_no_set_id_file_is_made_in_a_writable_directory(tmp_path: Path) -> None:
+    """It would be one on the host, where no mount of ours says nosuid."""
+    mount = Mount.bind(str(tmp_path), "/box", readonly=False, owned=True)
+    with Sandbox(mounts=[mount], work_dir="/box") as sandbox:
+        result = sandbox.run([PYTHON, "-S", "-c", SETS_ID])
+    assert (result.stdout, result.stderr) == (b"0o101755\n", b"")
+    assert not [p for p in tmp_path.iterdir() if p.stat().st_mode & 0o6000]
+
+
+def test_lease_on_a_file_of_the_host_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+    mount = Mount.bind(str(tmp_path), "/box", readonly=False, owned=True)
+    code = "import fcntl; fcntl.fcntl(open('/box/f'), fcntl.F_SETLEASE, fcntl.F_RDLCK)"
+    with Sandbox(mounts=[mount]) as sandbox:
+        result = sandbox.run([PYTHON, "-c", code])
+    assert b"Operation not permitted" in result.stderr
+
+
+def test_exec_that_hangs_can_be_cancelled_and_meets_its_limit(tmp_path: Path) -> None:
+    """A write lease on the program makes its exec wait, for up to 45 s (fcntl(2))."""
+    tmp_path.chmod(0o755)
+    program = tmp_path / "program"
+    program.write_bytes(Path("/bin/true").read_bytes())
+    program.chmod(0o755)
+    with Sandbox(mounts=[Mount.bind(str(tmp_path), "/box")]) as sandbox:
+        sandbox.start()
+        # The signal that asks for the lease's end is not for us to die of.
+        before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+        with program.open("rb") as file:
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        leased = os.open(program, os.O_RDWR)
+        fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        try:
+            started = time.monotonic()
+            result = sandbox.run(["/box/program"], limits=Limits(wall_time=1))
+            assert time.monotonic() - started < 8
+            assert not result.ok
+        finally:
+            os.close(leased)
+            signal.signal(signal.SIGIO, before)
+        assert sandbox.run(["/box/program"]).ok
+
+
+def test_fresh_place_below_a_writable_directory_cannot_be_led_astray(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    (tmp_path / "a" / "t").mkdir(parents=True)
+    (tmp_path / "a").chmod(0o777)
+    mounts = [
+        Mount.bind(str(tmp_path), "/box", readonly=False, owned=True),
+        Mount.tmpfs("/box/a/t"),
+    ]
+    with Sandbox(mounts=mounts) as sandbox:
+        assert sandbox.run(["sh", "-c", "mv /box/a /box/b; ln -s / /box/a; exit 0"]).ok
+        (tmp_path / "a").unlink(missing_ok=True)
+        if (tmp_path / "b").exists():
+            (tmp_path / "b").rename(tmp_path / "a")
+        assert sandbox.run(["ls", "/box/a/t"]).ok
 
 
 # Keeper and init

@@ -508,6 +508,25 @@ def test_program_that_is_still_open_for_writing_is_tried_again(
         timer.join()
 
 
+def test_cancel_while_a_program_is_tried_again_is_not_lost(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    program = tmp_path / "program"
+    program.write_bytes(Path("/bin/sleep").read_bytes())
+    program.chmod(0o755)
+    with Sandbox(mounts=[Mount.bind(str(tmp_path), "/box")]) as sandbox:
+        sandbox.start()
+        writer = os.open(program, os.O_WRONLY)
+        timers = [
+            threading.Timer(0.015, sandbox.cancel),
+            threading.Timer(0.03, os.close, (writer,)),
+        ]
+        for timer in timers:
+            timer.start()
+        assert sandbox.run(["/box/program", "5"]).status is Status.CANCELLED
+        for timer in timers:
+            timer.join()
+
+
 def test_one_shot_run_takes_the_options_of_both() -> None:
     result = runner.run(["cat"], stdin=b"x", limits=Limits(wall_time=10), host_name="other")
     assert result.stdout == b"x"

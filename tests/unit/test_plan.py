@@ -170,7 +170,15 @@ def test_program_with_everything_has_this_order() -> None:
     assert [step.op for step in steps] == [
         *(Op.SIGNALS, Op.CLEAR_FDS, Op.PLACE_FDS, Op.SETSID, Op.SESSION_KEYRING),
         *(Op.ENTER_CGROUP, Op.ENTER_CGROUP, Op.UNSHARE, Op.CHDIR, Op.RLIMIT, Op.RLIMIT),
-        *(Op.SETGROUPS, Op.SETGID, Op.SETUID, Op.PARENT_DEATH, Op.CAPSET, Op.NO_NEW_PRIVS),
+        *(
+            Op.SETGROUPS,
+            Op.SETGID,
+            Op.SETUID,
+            Op.DUMPABLE,
+            Op.PARENT_DEATH,
+            Op.CAPSET,
+            Op.NO_NEW_PRIVS,
+        ),
         *(Op.CLOSE_RANGE, Op.ARGV, Op.ENVP, Op.SYNC_WRITE, Op.SYNC_READ, Op.SECCOMP, Op.EXEC),
     ]
 

@@ -356,11 +356,11 @@ def test_shipped_filters_are_what_the_policies_compile_to() -> None:
 @pytest.mark.parametrize(("arch", "audit"), syscalls.AUDIT_ARCHS.items())
 def test_default_policy_is_small_and_decides_fast(arch: str, audit: int) -> None:
     program = load("default", arch)
-    assert len(program) // 8 <= 100
+    assert len(program) // 8 <= 120
     numbers = syscalls.numbers(arch)
     steps = {name: trace(program, audit, number)[1] for name, number in numbers.items()}
     # 12 for a call without comparisons; more with all of a call's, none of which holds.
-    assert max(steps.values()) <= 17, steps
+    assert max(steps.values()) <= 20, steps
     # What the kernel executes when it installs the filter; see docs/seccomp.md.
     mean = sum(trace(program, audit, number)[1] for number in range(470)) / 470
     assert mean <= 10
