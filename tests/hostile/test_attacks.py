@@ -347,7 +347,7 @@ static void *hoard(void *unused) {
 int main(void) { pthread_t t; pthread_create(&t, 0, hoard, 0); pthread_exit(0); }
 """
     build = "cat > /tmp/h.c && gcc -O -o /tmp/h /tmp/h.c -lpthread && exec /tmp/h"
-    limits = Limits(memory=128 * MiB, wall_time=20)  # the compiler needs some too
+    limits = Limits(memory=128 * MiB, wall_time=90)  # the compiler needs some of both too
     result = sandbox.run(["sh", "-c", build], stdin=source.encode(), limits=limits)
     assert (result.status, result.limit) == (Status.MEMORY_LIMIT, "memory")
 

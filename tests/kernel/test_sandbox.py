@@ -485,9 +485,9 @@ def test_killed_init_during_a_run_is_an_exception_and_the_next_run_works() -> No
         assert mine.run(["true"]).ok
 
 
-@pytest.mark.parametrize(("held", "starts"), [(0.02, True), (0.5, False)])
+@pytest.mark.parametrize("held", [0.02, None])
 def test_program_that_is_still_open_for_writing_is_tried_again(
-    tmp_path: Path, held: float, starts: bool
+    tmp_path: Path, held: float | None
 ) -> None:  # F27, M13
     tmp_path.chmod(0o755)
     program = tmp_path / "program"
@@ -496,16 +496,17 @@ def test_program_that_is_still_open_for_writing_is_tried_again(
     with Sandbox(mounts=[Mount.bind(str(tmp_path), "/box")]) as sandbox:
         sandbox.start()
         writer = os.open(program, os.O_WRONLY)
-        timer = threading.Timer(held, os.close, (writer,))
-        timer.start()
-        if starts:
+        if held is not None:
+            timer = threading.Timer(held, os.close, (writer,))
+            timer.start()
             assert sandbox.run(["/box/program"]).ok
+            timer.join()
         else:
             with pytest.raises(ChildError) as caught:
                 sandbox.run(["/box/program"])
+            os.close(writer)
             at = (caught.value.location, caught.value.errno)
             assert at == (ErrorLocation.EXECVE, errno.ETXTBSY)
-        timer.join()
 
 
 def test_cancel_while_a_program_is_tried_again_is_not_lost(tmp_path: Path) -> None:
