@@ -1,30 +1,48 @@
-"""Run untrusted programs on Linux and say exactly what happened to them."""
+"""Run untrusted programs on Linux and say exactly what happened to them.
+
+Names are imported when they are first used, so that a command pays only for what it needs.
+"""
 
 from __future__ import annotations
 
-from runner.config import (
-    ALL_NAMESPACES,
-    RLIM_INFINITY,
-    Credential,
-    IdMap,
-    Limits,
-    Mount,
-    Namespace,
-    Rlimit,
-    Runner,
-)
-from runner.errors import (
-    ChildError,
-    ConfigError,
-    ErrorLocation,
-    HostError,
-    ProtocolError,
-    SandboxError,
-)
-from runner.process import Process, start
-from runner.result import Result, Status
-from runner.sandbox import CAPTURE, STDOUT, Sandbox, run
-from runner.units import GiB, KiB, MiB
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runner.config import (
+        ALL_NAMESPACES,
+        RLIM_INFINITY,
+        Credential,
+        IdMap,
+        Limits,
+        Mount,
+        Namespace,
+        Rlimit,
+        Runner,
+    )
+    from runner.errors import (
+        ChildError,
+        ConfigError,
+        ErrorLocation,
+        HostError,
+        ProtocolError,
+        SandboxError,
+    )
+    from runner.process import Process, start
+    from runner.result import Result, Status
+    from runner.sandbox import CAPTURE, STDOUT, Sandbox, run
+    from runner.units import GiB, KiB, MiB
+
+_MODULES = {
+    "config": "ALL_NAMESPACES RLIM_INFINITY Credential IdMap Limits Mount Namespace Rlimit "
+    "Runner",
+    "errors": "ChildError ConfigError ErrorLocation HostError ProtocolError SandboxError",
+    "process": "Process start",
+    "result": "Result Status",
+    "sandbox": "CAPTURE STDOUT Sandbox run",
+    "units": "GiB KiB MiB",
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
     "ALL_NAMESPACES",
@@ -54,3 +72,16 @@ __all__ = [
     "run",
     "start",
 ]
+
+
+def __getattr__(name: str) -> object:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -64,6 +64,7 @@ class Box:
 
     def __init__(self, config: BoxConfig) -> None:
         self._host = detect()
+        self._require = config.require
         self._requests: dict[tuple[object, ...], _Request] = {}
         with contextlib.ExitStack() as undo:
             # Entered first and so left last: the keeper ends what is in the groups.
@@ -95,6 +96,7 @@ class Box:
         self, program: Program, wanted: streams.Wanted, started: Callable[[int], None]
     ) -> Result:
         """Run a program to its end; `started` is told the run's id, to kill it by."""
+        enforced = guarantees.for_run(self.enforced, self._require, wanted.output_held_by)
         groups, limits = self._groups, program.limits
         if groups is not None:
             groups.prepare(limits)
@@ -114,7 +116,7 @@ class Box:
             limits,
             stdout=self._streams.take(0, reply.stdout_bytes, wanted.capture_limit),
             stderr=self._streams.take(1, reply.stderr_bytes, wanted.capture_limit),
-            enforced=self.enforced,
+            enforced=enforced,
             filtered=bool(self._runner.seccomp),
         )
 

@@ -376,6 +376,8 @@ def check_args(args: Sequence[Text]) -> None:
     if not args:
         _refuse("args", args, "there is no command")
     for word in args:
+        if not isinstance(word, str | bytes | os.PathLike):
+            _refuse("args", word, "an argument is text")
         if b"\0" in os.fsencode(word):
             _refuse("args", word, "an argument cannot hold a NUL byte")
 
@@ -383,6 +385,8 @@ def check_args(args: Sequence[Text]) -> None:
 def check_env(env: Mapping[str, str]) -> None:
     """Refuse names and values that no environment can hold."""
     for name, value in env.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            _refuse("env", f"{name!r}: {value!r}", "names and values are text")
         if not name or "=" in name or "\0" in name:
             _refuse("env", name, "a name is not empty and holds neither = nor NUL")
         if "\0" in value:

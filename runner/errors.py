@@ -162,6 +162,8 @@ _NO_USER_NAMESPACE = (
     "kernel.apparmor_restrict_unprivileged_userns=0"
 )
 
+_MEMORY_TOO_SMALL = "the memory limit is too small to start any program: give 1 MiB or more"
+
 _HINTS: Final[dict[tuple[ErrorLocation, int], str]] = {
     (ErrorLocation.CLONE, errno_names.EPERM): _NO_USER_NAMESPACE,
     (ErrorLocation.CLONE, errno_names.ENOSPC): _NO_USER_NAMESPACE,
@@ -188,9 +190,8 @@ _HINTS: Final[dict[tuple[ErrorLocation, int], str]] = {
         "arguments and environment take more than a quarter of the stack limit, or do not fit "
         "into the memory limit"
     ),
-    (ErrorLocation.SECCOMP, errno_names.ENOMEM): (
-        "the memory limit is too small to start any program: give 1 MiB or more"
-    ),
+    (ErrorLocation.SECCOMP, errno_names.ENOMEM): _MEMORY_TOO_SMALL,
+    (ErrorLocation.UNSHARE, errno_names.ENOMEM): _MEMORY_TOO_SMALL,
     (ErrorLocation.EXECVE, errno_names.ENOEXEC): (
         "neither a binary for this machine nor a script that begins with #!"
     ),

@@ -68,6 +68,21 @@ def enforced(
     return {name: held[name] for name in GUARANTEES}
 
 
+def for_run(
+    held: Mapping[str, str | None], names: Collection[str], output: str | None
+) -> Mapping[str, str | None]:
+    """Say what is held in one run, whose outputs decide about `output`.
+
+    Raises HostError if that is not held and required.
+    """
+    if output == held["output"]:
+        return held
+    if output is None and "output" in names:
+        missing = "the guarantee 'output' cannot be given for a pipe or a terminal"
+        raise HostError(missing, "capture the output, or send it to a file")
+    return {**held, "output": output}
+
+
 def require(names: Collection[str], held: Mapping[str, str | None], host: Host) -> None:
     """Raise HostError, with the remedy, for the first that is not held well enough."""
     for name in GUARANTEES:

@@ -33,7 +33,10 @@ DEFAULT_ENV: Final = {
 
 # Where a program's own set-up fails for reasons of the program; the sandbox is as it was.
 _OF_THE_PROGRAM: Final = frozenset(
-    {ErrorLocation.EXECVE, ErrorLocation.CHDIR, ErrorLocation.SETRLIMIT, ErrorLocation.SECCOMP}
+    {
+        *(ErrorLocation.EXECVE, ErrorLocation.CHDIR, ErrorLocation.SETRLIMIT),
+        *(ErrorLocation.SECCOMP, ErrorLocation.UNSHARE),
+    }
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import stat
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runner import plan
@@ -38,6 +39,18 @@ _FIRST_OUTPUT, _FIRST_SINK = 1, 3
 COUNT: Final = 5
 
 
+_KINDS: Final = {
+    "stdin": (bytes, int, os.PathLike, type(None)),
+    "stdout": (int, Stream, type(None)),
+    "stderr": (int, Stream, type(None)),
+}
+_WANTED: Final = {
+    "stdin": "bytes, an fd, a path, or None",
+    "stdout": "CAPTURE, an fd, or None",
+    "stderr": "CAPTURE, STDOUT, an fd, or None",
+}
+
+
 class Wanted(NamedTuple):
     """What a caller asks for; see `Sandbox.run`."""
 
@@ -55,9 +68,23 @@ class Wanted(NamedTuple):
             message = f"capture_limit: {self.capture_limit}: give 0 bytes or more"
             raise ConfigError(message)
         for name in ("stdin", "stdout", "stderr"):
-            fd = getattr(self, name)
-            if isinstance(fd, int):
-                _check_open(name, fd)
+            given = getattr(self, name)
+            if isinstance(given, bool) or not isinstance(given, _KINDS[name]):
+                message = f"{name}: {given!r}: give {_WANTED[name]}"
+                raise ConfigError(message)
+            if isinstance(given, int):
+                _check_open(name, given)
+
+    @property
+    def output_held_by(self) -> str | None:
+        """Say what holds the output limit; None where an output is neither ours nor a file.
+
+        We count what we carry, and the kernel limits the size of files (RLIMIT_FSIZE).
+        """
+        fds = [fd for fd in (self.stdout, self.stderr) if isinstance(fd, int)]
+        if not fds:
+            return "keeper"
+        return "rlimit" if all(stat.S_ISREG(os.fstat(fd).st_mode) for fd in fds) else None
 
     @property
     def sinks(self) -> tuple[int, int]:

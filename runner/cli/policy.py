@@ -6,6 +6,7 @@ import os
 
 from runner.errors import ConfigError
 
+_LONGEST = 1 << 20
 _SUFFIX = ".policy"
 
 
@@ -34,5 +35,9 @@ def read(text: str) -> str | bytes:
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        return file.read()
+    with open(path, "rb") as file:
+        text = file.read(_LONGEST + 1)
+    if len(text) > _LONGEST:
+        message = f"--policy: {path!r}: it is longer than 1 MiB, and so no policy"
+        raise ConfigError(message)
+    return text.decode()

@@ -124,27 +124,23 @@ def read_submissions(
 
     Raises ConfigError where the stream cannot be followed any further.
     """
-    items: Iterator[object]
-    decode: Callable[[Any], Submission]  # Any: what the other half of the pair yields
     if form == "msgpack":
-        items, decode = _objects(blocks, max_bytes), _from_object
+        items = _frames(blocks, max_bytes)
+        decode = msgspec.msgpack.Decoder(Submission).decode
     else:
-        items, decode = _lines(blocks, max_bytes), msgspec.json.Decoder(Submission).decode
+        items = _lines(blocks, max_bytes)
+        decode = msgspec.json.Decoder(Submission).decode
     for number, item in enumerate(items, start=1):
         yield _decode(decode, item, number)
 
 
 def _decode(
-    decode: Callable[[Any], Submission], item: object, number: int
+    decode: Callable[[bytes], Submission], item: bytes, number: int
 ) -> Submission | Refused:
     try:
         return decode(item)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return Refused(number=number, error=str(error))
-
-
-def _from_object(item: object) -> Submission:
-    return msgspec.convert(item, type=Submission)
 
 
 def _lines(blocks: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
@@ -167,25 +163,30 @@ def _lines(blocks: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
         yield whole
 
 
-def _objects(blocks: Iterable[bytes], max_bytes: int) -> Iterator[object]:
-    # The unpacker's own bound is of bytes not looked at yet: an object that it holds half made
-    # may grow beyond it, so what came in since the last whole object is counted here.
-    unpacker = msgpack.Unpacker(max_buffer_size=2 * max_bytes, max_array_len=64, max_map_len=64)
-    fed = ended = 0
+def _frames(blocks: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
+    """Cut a stream into messages without looking into them: a bad one harms no other."""
+    unpacker = msgpack.Unpacker(max_buffer_size=2 * max_bytes)
+    held = bytearray()
+    start = 0  # where in the stream `held` begins
     for block in blocks:
-        fed += len(block)
-        for item in _unpacked(unpacker, block):
-            ended = unpacker.tell()
-            yield item
-        _check_size(fed - ended, max_bytes)
-    if fed != ended:
+        held += block
+        for end in _ends(unpacker, block):
+            yield bytes(held[: end - start])
+            del held[: end - start]
+            start = end
+        _check_size(len(held), max_bytes)
+    if held:
         raise ConfigError("the stream ends in the middle of a message")
 
 
-def _unpacked(unpacker: msgpack.Unpacker, block: bytes) -> Iterator[object]:
+def _ends(unpacker: msgpack.Unpacker, block: bytes) -> Iterator[int]:
     try:
         unpacker.feed(block)
-        yield from unpacker
+        while True:
+            unpacker.skip()
+            yield unpacker.tell()
+    except msgpack.OutOfData:
+        return
     except (msgpack.UnpackException, ValueError) as error:
         raise ConfigError(f"message not understood, nor what follows: {error!r}") from error
 

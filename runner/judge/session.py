@@ -7,6 +7,7 @@ waits for notes, and other threads submit, and wait for the workers.
 
 from __future__ import annotations
 
+import functools
 import queue
 import signal
 import threading
@@ -28,7 +29,10 @@ class Session:
     ) -> None:
         self._notes: Final[queue.SimpleQueue[int | None]] = queue.SimpleQueue()
         self._errors: Final[list[Exception]] = []
-        self._pool: Final = Pool(workers, on_message, all_tests=all_tests)
+        self._make_pool: Final = functools.partial(
+            Pool, workers, on_message, all_tests=all_tests
+        )
+        self._pool: Pool
 
     def run(self, jobs: Iterable[Job | Refused]) -> int:
         """Judge them all; give the number of the signal that came before the end, or 0.
@@ -37,6 +41,8 @@ class Session:
         """
         old = {number: signal.signal(number, self._note) for number in _SIGNALS}
         try:
+            # Not before: its threads outlast an interrupt that nobody catches.
+            self._pool = self._make_pool()
             # A daemon: it may be waiting for input that never comes when all else is done.
             threading.Thread(target=self._feed, args=(jobs,), daemon=True).start()
             threading.Thread(target=self._wait).start()
