@@ -387,3 +387,20 @@ def test_signal_that_the_caller_ignores_stays_ignored(start: Start) -> None:
         process.send_signal(signal.SIGHUP)
         process.communicate(timeout=10)
     assert process.returncode == 0
+
+
+def test_output_into_a_pipe_is_not_said_to_be_held(command: Command) -> None:
+    done = command("--output", "1M", "--json", "echo", "x")
+    assert json.loads(done.stderr.splitlines()[-1])["enforced"]["output"] is None
+
+
+def test_output_into_a_pipe_is_refused_when_it_is_required_to_be_held(command: Command) -> None:
+    done = command("--output", "1M", "--require", "output", "echo", "x")
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert b"the guarantee 'output' cannot be given for a pipe or a terminal" in done.stderr
+
+
+def test_policy_without_an_end_is_refused(command: Command) -> None:
+    done = command("--policy", "/dev/zero", "true")
+    assert done.returncode == 125
+    assert b"--policy: '/dev/zero': it is longer than 1 MiB" in done.stderr

@@ -165,3 +165,19 @@ def test_stream_that_cannot_be_followed_is_an_error(data: bytes, error: str | No
     with pytest.raises(ConfigError) as caught:
         read(data, "msgpack")
     assert error in {str(caught.value), None}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"\x81\xa4type\xa3\xff\xfe\xfd",  # text that is not UTF-8
+        msgpack.packb({"a": {1: 2}}),  # a key that is no text
+        b"\x81\x91\x01\x01",  # a key that is a list
+        msgpack.packb(["x"] * 100),
+    ],
+)
+def test_message_of_any_form_is_refused_alone(bad: bytes) -> None:
+    good = messages.encoder("msgpack")(ONE)
+    refused, after = read(bad + good, "msgpack")
+    assert isinstance(refused, Refused)
+    assert after == ONE

@@ -298,3 +298,26 @@ def test_demo_without_a_compiler_names_the_language(
     assert (done.returncode, done.stderr) == (status, b"")
     assert b"C was skipped: no gcc here. Try: apt install gcc libc6-dev" in done.stdout
     assert b"2 of 3 verdicts as expected." in done.stdout
+
+
+def test_signal_before_the_first_job_ends_the_command(own_tmp: Path) -> None:
+    """Its threads must not outlast an interrupt that came before there was a pool to drop."""
+    code = (
+        "import os, signal, sys, worker\n"
+        "from runner.judge import session\n"
+        "whole = session.Session.run\n"
+        "def run(self, jobs):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return whole(self, jobs)\n"
+        "session.Session.run = run\n"
+        "sys.exit(worker.main(['-j', '1', '--problems', sys.argv[1]]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(own_tmp)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        cwd=Path(__file__).parents[2],
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 128 + signal.SIGINT

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -526,6 +527,42 @@ def test_cancel_while_a_program_is_tried_again_is_not_lost(tmp_path: Path) -> No
         assert sandbox.run(["/box/program", "5"]).status is Status.CANCELLED
         for timer in timers:
             timer.join()
+
+
+def test_output_guarantee_is_that_of_the_run(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    try:
+        with Sandbox() as sandbox, open(tmp_path / "out", "wb") as file:
+            assert sandbox.run(["true"]).enforced["output"] == "keeper"
+            run = sandbox.run(["true"], stdout=file.fileno(), stderr=None)
+            assert run.enforced["output"] == "rlimit"
+            assert sandbox.run(["true"], stdout=writing).enforced["output"] is None
+        with Sandbox(require=["output"]) as sandbox:
+            with pytest.raises(HostError, match="'output' cannot be given for a pipe"):
+                sandbox.run(["true"], stdout=writing)
+            assert sandbox.run(["true"]).ok
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stdin": True}, "stdin: True: give bytes, an fd, a path, or None"),
+        ({"stdin": bytearray(b"x")}, "stdin: bytearray.*: give bytes"),
+        ({"stdout": "x"}, "stdout: 'x': give CAPTURE, an fd, or None"),
+        ({"env": {"A": 1}}, "env: .*names and values are text"),
+    ],
+)
+def test_option_of_another_kind_is_refused(options: dict[str, Any], message: str) -> None:
+    with Sandbox() as sandbox, pytest.raises(ConfigError, match=message):
+        sandbox.run(["true"], **options)
+
+
+def test_argument_that_is_no_text_is_refused() -> None:
+    with Sandbox() as sandbox, pytest.raises(ConfigError, match="args: 1: an argument is text"):
+        sandbox.run(["true", 1])  # type: ignore[list-item]
 
 
 def test_one_shot_run_takes_the_options_of_both() -> None:
