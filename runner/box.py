@@ -77,12 +77,17 @@ class Box:
             self._runner, ids = _runner(config, self._host, self.keeper.pid)
             self._credential = ids.credential
             owner = idmap.owner_maps(ids, euid=self._host.euid, egid=os.getegid())
-            steps = plan.box(self._runner, privileged=self._host.privileged, owner=owner)
+            steps = plan.box(
+                self._runner,
+                privileged=self._host.privileged,
+                drop_groups=self._host.maps_ids,
+                owner=owner,
+            )
             flags = int(plan.clone_flags(self._runner))
             self.init_pid = self.keeper.start(steps, clone_flags=flags)
             self.reusable = rootfs.can_be_put_back(self._runner.mounts)
             self.enforced = guarantees.enforced(
-                self._runner, self._groups, own_user=ids.separate
+                self._runner, self._groups, own_user=ids.separate, host=self._host
             )
             guarantees.require(config.require, self.enforced, self._host)
             # When it is closed, or collected, or the interpreter ends: whichever is first.
@@ -175,7 +180,7 @@ def _runner(config: BoxConfig, host: Host, keeper: int) -> tuple[Runner, idmap.I
         missing = "user namespaces"
         raise HostError(missing, host.no_user_namespaces)
     ids = idmap.sandbox_ids(
-        privileged=host.privileged,
+        privileged=host.maps_ids,
         euid=host.euid,
         egid=os.getegid(),
         keeper=keeper,

@@ -223,9 +223,13 @@ class Mount:
         )
 
     @classmethod
-    def proc(cls, target: str = "/proc") -> Mount:
-        """Mount proc(5) of the sandbox's own pid namespace."""
-        return cls(kind=MountKind.PROC, target=target, readonly=False)
+    def proc(cls, target: str = "/proc", *, readonly: bool = True) -> Mount:
+        """Mount proc(5) of the sandbox's own pid namespace.
+
+        Writable, a program with the host's uid 0 could set the host's sysctls by it, for these
+        ask for the uid alone.
+        """
+        return cls(kind=MountKind.PROC, target=target, readonly=readonly)
 
     @classmethod
     def dev(cls, target: str = "/dev") -> Mount:

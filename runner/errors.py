@@ -174,6 +174,10 @@ _HINTS: Final[dict[tuple[ErrorLocation, int], str]] = {
     (ErrorLocation.UNSHARE_USER_READ, errno_names.EPERM): (
         "the id map names ids that are not yours to give: map your own id, or delegated ones"
     ),
+    (ErrorLocation.MOUNT, errno_names.EPERM): (
+        "a container may cover parts of /proc, and then no new one can be mounted: run it with "
+        "--security-opt systempaths=unmasked"
+    ),
     (ErrorLocation.MOUNT_SOURCE, errno_names.ENOENT): "the path to bind does not exist",
     (ErrorLocation.MOUNT_ROOT, errno_names.EPERM): (
         "mounting is refused here; in a container allow it, or on Ubuntu give this program an "

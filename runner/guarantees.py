@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
-from runner.cgroup import Parent
+from runner.cgroup import Parent, Resource
 from runner.config import Namespace
 from runner.errors import ConfigError, HostError
 
@@ -33,7 +33,7 @@ GUARANTEES: Final = (
 _BY_CGROUP: Final = frozenset({"cpu_time", "memory", "processes"})
 
 _REMEDIES: Final = {
-    "user": "start as root: an ordinary user has but one id to give",
+    "user": "start as root with CAP_SETUID and CAP_SETGID: others have but one id to give",
     "network": "do not share the network",
     "syscalls": "give a seccomp policy",
 }
@@ -48,16 +48,18 @@ def check_known(names: Collection[str]) -> None:
 
 
 def enforced(
-    runner: Runner, groups: Groups | None, *, own_user: bool
+    runner: Runner, groups: Groups | None, *, own_user: bool, host: Host
 ) -> Mapping[str, str | None]:
     """Say for each guarantee what holds it, or None."""
+    # RLIMIT_NPROC does not hold for the host's uid 0 (setrlimit(2)).
+    limited = None if host.euid == 0 and not own_user else "rlimit"
     by_group: Mapping[str, str] = {} if groups is None else groups.enforces
     network = "namespace" if Namespace.NETWORK in runner.namespaces else None
     held: dict[str, str | None] = {
         "cpu_time": by_group.get("cpu_time", "proc"),
         "wall_time": "keeper",
         "memory": by_group.get("memory", "proc"),
-        "processes": by_group.get("processes", "rlimit"),
+        "processes": by_group.get("processes", limited),
         "output": "keeper",
         "network": network,
         "files": "namespace",
@@ -89,7 +91,14 @@ def require(names: Collection[str], held: Mapping[str, str | None], host: Host) 
         if name not in names or held[name] == "cgroup":
             continue
         if name in _BY_CGROUP:
-            Parent.require(host)  # knows what is missing
-        if name in _BY_CGROUP or held[name] is None:
+            _refuse_without_group(name, Parent.require(host))
+        if held[name] is None:
             missing = f"the guarantee {name!r} cannot be given here"
             raise HostError(missing, _REMEDIES.get(name))
+
+
+def _refuse_without_group(name: str, parent: Parent) -> NoReturn:
+    """Say why there is a group for something, but not for this."""
+    why = parent.why_not.get(Resource(name)) or next(iter(parent.why_not.values()))
+    missing = f"the guarantee {name!r} cannot be given here: {why.missing}"
+    raise HostError(missing, why.remedy)

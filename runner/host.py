@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _CAP_SETGID, _CAP_SETUID, _CAP_SYS_ADMIN = 6, 7, 21  # <linux/capability.h>
-_PRIVILEGED: Final = frozenset({_CAP_SETGID, _CAP_SETUID, _CAP_SYS_ADMIN})
+_MAPS_IDS: Final = frozenset({_CAP_SETGID, _CAP_SETUID})
 _CONTROLLERS: Final = frozenset({"cpuacct", "memory", "pids"})
 _CGROUP_MOUNT: Final = re.compile(r" - cgroup2? ")
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
@@ -48,7 +48,8 @@ class Host:
     """What this process can use on this host.
 
     kernel          major and minor version
-    privileged      we may mount in our own namespaces and map any id of them
+    maps_ids        we may give any id of our user namespace to one below it
+    privileged      that, and mount in our own namespaces
     cgroup_mounts   in the order of mountinfo
     cgroup_paths    our own cgroup by v1 controller, and by "" in the v2 tree
     no_user_namespaces   why this user cannot make any; None when it can
@@ -60,6 +61,7 @@ class Host:
     kernel: tuple[int, int]
     euid: int = 0
     privileged: bool = False
+    maps_ids: bool = False
     cgroup_mounts: tuple[CgroupMount, ...] = ()
     cgroup_paths: Mapping[str, str] = dataclasses.field(default_factory=dict)
     no_user_namespaces: str | None = None
@@ -81,10 +83,14 @@ def detect(*, proc: str = "/proc", root: str = "/") -> Host:
     """
     try:
         capabilities = parse_capabilities(_read(f"{proc}/self/status"))
+        # Where setgroups is denied, root has but the ids that a user gave it (`unshare -Ur`).
+        setgroups = _read(f"{proc}/self/setgroups", missing="allow").strip()
+        maps_ids = capabilities >= _MAPS_IDS and setgroups == "allow"
         return Host(
             kernel=parse_kernel(os.uname().release),
             euid=os.geteuid(),
-            privileged=capabilities >= _PRIVILEGED,
+            privileged=maps_ids and _CAP_SYS_ADMIN in capabilities,
+            maps_ids=maps_ids,
             cgroup_mounts=parse_mountinfo(_read(f"{proc}/self/mountinfo")),
             cgroup_paths=parse_cgroup(_read(f"{proc}/self/cgroup", missing="")),
             no_user_namespaces=_no_user_namespaces(proc, capabilities),

@@ -81,7 +81,7 @@ def start(runner: Runner) -> Process:
     runner = idmap.with_default_maps(runner, euid=host.euid, egid=os.getegid())
     keeper = Keeper()
     try:
-        steps = plan.box(runner, privileged=host.privileged)
+        steps = plan.box(runner, privileged=host.privileged, drop_groups=host.maps_ids)
         keeper.start(steps, clone_flags=int(plan.clone_flags(runner)))
         return _start_program(keeper, runner)
     except BaseException:

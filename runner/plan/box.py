@@ -20,16 +20,22 @@ _SECUREBITS: Final = 0x01 | 0x02 | 0x04 | 0x08 | 0x20 | 0x40 | 0x80
 
 
 def box(
-    runner: Runner, *, privileged: bool, owner: tuple[bytes, bytes] | None = None
+    runner: Runner,
+    *,
+    privileged: bool,
+    drop_groups: bool | None = None,
+    owner: tuple[bytes, bytes] | None = None,
 ) -> list[Step]:
     """Plan the sandbox of a `Runner`: its namespaces' inside, and what the keeper does once.
 
     `privileged`: the caller has CAP_SYS_ADMIN in its own namespaces, so the keeper opens what
     is bound before they are left; otherwise init does, inside, with the caller's own rights.
+    `drop_groups`: it may, and does (None: if privileged); inside, setgroups is denied.
     `owner`: the maps of mounts whose files are to be the program's; see `idmap.owner_maps`.
     """
     return [
-        *_early(runner, owner, privileged=privileged),
+        *_drop_groups(runner, may=privileged if drop_groups is None else drop_groups),
+        *(root.sources(runner.mounts, Phase.EARLY, owner) if privileged else ()),
         *_maps(runner),
         *_setup(runner, privileged=privileged),
         *_joined(runner),
@@ -52,14 +58,9 @@ def _fresh_ipc(runner: Runner) -> Iterator[Step]:
         yield Step(Phase.CLEAN, Op.FRESH_IPC, At.CLEAN)
 
 
-def _early(
-    runner: Runner, owner: tuple[bytes, bytes] | None, *, privileged: bool
-) -> Iterator[Step]:
-    if privileged and Namespace.USER in runner.namespaces:
-        # Once inside, setgroups is denied, and the caller's groups would stay.
+def _drop_groups(runner: Runner, *, may: bool) -> Iterator[Step]:
+    if may and Namespace.USER in runner.namespaces:
         yield Step(Phase.EARLY, Op.SETGROUPS, At.SETGROUPS)
-    if privileged:
-        yield from root.sources(runner.mounts, Phase.EARLY, owner)
 
 
 def _maps(runner: Runner) -> Iterator[Step]:

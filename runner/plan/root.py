@@ -269,6 +269,7 @@ def _mount_steps(mount: Mount, index: int, slot: int, made: set[str]) -> Iterato
             )
         elif mount.kind is MountKind.PROC:
             flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+            flags |= _MS_RDONLY if mount.readonly else 0
             yield _mount(At.MOUNT, mount.target, flags=flags, fstype="proc", item=index)
 
 

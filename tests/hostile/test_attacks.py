@@ -112,6 +112,49 @@ def test_setuid_program_gives_nothing(sandbox: Sandbox) -> None:
     assert b"nosuid" in sandbox.run(["grep", " /usr ", "/proc/self/mountinfo"]).stdout
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("lost", ["-sys_admin", "-sys_admin,-setuid", "-setuid", "-all"])
+def test_sysctls_of_the_host_are_not_writable_for_a_root_with_less(lost: str) -> None:
+    """Such a grader may have no id but the host's 0 to give, for which they ask alone."""
+    attack = (
+        "import os\n"
+        "for top, dirs, files in os.walk('/proc/sys'):\n"
+        "    for name in files:\n"
+        "        try: os.close(os.open(os.path.join(top, name), os.O_WRONLY))\n"
+        "        except OSError: continue\n"
+        "        print(os.path.join(top, name))\n"
+    )
+    code = (
+        "import sys, runner\n"
+        "try: result = runner.run(['/usr/bin/python3', '-S', '-c', sys.argv[1]])\n"
+        "except runner.SandboxError as error: print('refused', error)\n"
+        "else: print(result.status.value, result.stdout.decode(), result.stderr.decode())\n"
+    )
+    command = ["setpriv", f"--bounding-set={lost}", f"--inh-caps={lost}", "/usr/bin/python3"]
+    done = subprocess.run(
+        [*command, "-c", code, attack],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout.split() in (["ok"], ["refused", *done.stdout.split()[1:]])
+    assert lost == "-all" or done.stdout.split() == ["ok"]
+
+
+def test_sandbox_works_for_a_root_of_one_id() -> None:
+    """`unshare -Ur`: uid 0, all capabilities, and no other id, nor setgroups."""
+    code = "import runner; print(runner.run(['id', '-u']).stdout)"
+    done = subprocess.run(
+        ["unshare", "-Ur", "/usr/bin/python3", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout == "b'1000\\n'\n"
+
+
 SETS_ID = """
 import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)

@@ -124,7 +124,7 @@ LOCATIONS: dict[ErrorLocation, Fault] = {
         errno.EPERM,
         index=1,
         deny="mount",
-        arg=(3, 2 | 4 | 8),
+        arg=(3, 1 | 2 | 4 | 8),
     ),
     At.MOUNT_MKDIR: Fault(
         PIVOT | {"mounts": (Mount.file("/f", b""), Mount.tmpfs("/f/below"))},

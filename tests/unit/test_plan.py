@@ -651,7 +651,7 @@ def test_proc_and_dev_have_their_flags() -> None:
     }
     hidden = MS_NOSUID | MS_NOEXEC
     assert flags == {
-        ("/proc", hidden | MS_NODEV),
+        ("/proc", hidden | MS_NODEV | MS_RDONLY),
         ("/dev", hidden),
         ("/dev", hidden | MS_REMOUNT | MS_BIND | MS_RDONLY),
     }
