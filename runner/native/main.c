@@ -11,7 +11,7 @@
  *
  * A request (wire.h) carries a plan: a list of steps (plan.c decodes, steps.c
  * executes), each one or a few system calls. START makes a sandbox (box.c), RUN
- * runs a program in it (run.c, watch.c, limits.c). One thread, no allocation between fork
+ * runs a program in it (run.c, watch.c, limit.c). One thread, no allocation between fork
  * and exec, no text to parse but the kernel's own.
  *
  * Death runs downhill: the control socket's end ends the keeper, the keeper's

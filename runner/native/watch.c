@@ -1,7 +1,7 @@
 /*
  * The keeper while a program runs: one poll over the program's pidfd, the
  * control socket, init, and the captured streams, until the earliest time at
- * which a limit could be reached (limits.c).
+ * which a limit could be reached (limit.c).
  *
  * Whoever ends the program writes down why (enum cause), once; a signal number
  * alone says nothing about who sent it.
@@ -9,7 +9,7 @@
 #define _GNU_SOURCE
 #include "watch.h"
 
-#include "limits.h"
+#include "limit.h"
 #include "sys.h"
 
 #include <poll.h>
@@ -53,7 +53,7 @@ void watch_init(struct watch *watch, struct box *box, const struct frame *frame,
         .memory_peak = -1,
     };
     if (watch->cpu_fd >= 0)
-        watch->cpu_base_ns = limits_read_cpu(watch->cpu_fd, limits->cpu_format);
+        watch->cpu_base_ns = limit_read_cpu(watch->cpu_fd, limits->cpu_format);
 }
 
 void watch_close(struct watch *watch)
@@ -210,7 +210,7 @@ int watch_program(struct watch *watch)
 {
     enum { PROGRAM, CONTROL, GRADER, INIT, SYNC, NOTIFY, STDOUT, STDERR, FDS };
     while (!watch->reaped) {
-        int64_t next = limits_check(watch);
+        int64_t next = limit_check(watch);
         bool ending = watch->cause != CAUSE_NONE || watch->error < 0 || watch->gone;
         int64_t wait_ns = next - clock_ns(CLOCK_MONOTONIC);
         struct timespec timeout = timespec_of(wait_ns > 0 ? wait_ns : 0);

@@ -4,7 +4,7 @@
  * (limit - used) / cpus.
  */
 #define _GNU_SOURCE
-#include "limits.h"
+#include "limit.h"
 
 #include "follow.h"
 #include "sys.h"
@@ -21,7 +21,7 @@ enum {
 
 #define SETUP_LIMIT_NS (10 * NS_PER_S)
 
-int64_t limits_read_cpu(int fd, int format)
+int64_t limit_read_cpu(int fd, int format)
 {
     char text[64];
     ssize_t got = pread(fd, text, sizeof text - 1, 0);
@@ -70,7 +70,7 @@ static int measure(struct watch *watch)
     const struct report *report = watch->report;
     if (watch->cpu_fd < 0)
         return measure_tree(watch);
-    int64_t used = limits_read_cpu(watch->cpu_fd, watch->limits->cpu_format);
+    int64_t used = limit_read_cpu(watch->cpu_fd, watch->limits->cpu_format);
     if (used < 0)
         return -EIO; /* the group is gone */
     int64_t ours =
@@ -109,7 +109,7 @@ static int64_t next_look(const struct watch *watch, int64_t now, int64_t took)
     return next < least ? least : next;
 }
 
-int64_t limits_check(struct watch *watch)
+int64_t limit_check(struct watch *watch)
 {
     const struct wire_watch *limits = watch->limits;
     int64_t now = clock_ns(CLOCK_MONOTONIC), next = INT64_MAX;
