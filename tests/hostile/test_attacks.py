@@ -281,8 +281,13 @@ time.sleep(20)
 """
     with Sandbox(policy=None, limits=Limits(wall_time=0.5)) as unfiltered:
         started = time.monotonic()
-        result = unfiltered.run(python(code))
-        assert (result.status, time.monotonic() - started < 5) == (Status.WALL_TIME_LIMIT, True)
+        try:
+            assert unfiltered.run(python(code)).status is Status.WALL_TIME_LIMIT
+        except ChildError as error:
+            # Of CPU time init may have used too much already: its end is ours, no verdict, and
+            # the kernel ends the rest. Only the policy can refuse that.
+            assert (resource, error.location) == (0, ErrorLocation.INIT)  # noqa: PT017
+        assert time.monotonic() - started < 5
         assert unfiltered.run(["true"]).ok
 
 
