@@ -6,7 +6,7 @@ import math
 import resource
 from typing import TYPE_CHECKING, Final
 
-from runner.config import RLIM_INFINITY, Rlimit
+from runner.config import Rlimit
 
 if TYPE_CHECKING:
     from runner.config import Limits
@@ -48,8 +48,3 @@ def rlimits_of(limits: Limits, *, cgroup_memory: bool, cgroup_processes: bool) -
         Rlimit(number, value, value) for number, value in both.items() if number not in named
     ]
     return [*ours, *limits.rlimits]
-
-
-def unlimited(number: int) -> Rlimit:
-    """Give a limit that lifts one, as far as the caller's own hard limit lets it."""
-    return Rlimit(number, RLIM_INFINITY, RLIM_INFINITY)
