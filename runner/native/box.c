@@ -150,7 +150,7 @@ static int box_build(struct box *box, struct report *report)
     return steps_run(&box->plan, PHASE_CLEAN, &box->context);
 }
 
-static void fill_failure(struct wire_reply *reply, const struct report *report)
+void box_report(struct wire_reply *reply, const struct report *report)
 {
     reply->kind = REPLY_FAILED;
     reply->location = report->location;
@@ -184,7 +184,7 @@ int box_start(struct box *box, struct frame *frame, struct report *report,
         return -1;
     }
     if (box_build(box, report) < 0) {
-        fill_failure(reply, report);
+        box_report(reply, report);
         box_end(box);
         return -1;
     }
@@ -259,7 +259,7 @@ void box_clean(struct box *box)
         return;
     box->damaged = true;
     box->damage = reply_make(REPLY_FAILED, 0);
-    fill_failure(&box->damage, report);
+    box_report(&box->damage, report);
 }
 
 void box_end(struct box *box)

@@ -36,6 +36,9 @@ int box_empty(struct box *box);
 /* Put back what a run may have changed. On failure the box is damaged. */
 void box_clean(struct box *box);
 
+/* Make *reply say which step has failed. */
+void box_report(struct wire_reply *reply, const struct report *report);
+
 /* End it, and all that is in it. */
 void box_end(struct box *box);
 

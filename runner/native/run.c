@@ -170,11 +170,7 @@ static void conclude(struct wire_reply *reply, const struct watch *watch,
     if (watch->aborted)
         reply->kind = REPLY_ABORTED;
     else if (state == REPORT_FAILED && watch->cause == CAUSE_NONE) {
-        reply->kind = REPLY_FAILED;
-        reply->location = report->location;
-        reply->error = report->error;
-        reply->index = report->index;
-        reply->step = report->step;
+        box_report(reply, report);
     } else if (watch->error < 0)
         reply_failure(reply, watch->error_location, -watch->error);
     else if (state == REPORT_SETUP && watch->cause == CAUSE_NONE)
