@@ -10,15 +10,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from runner.config import (
+        ADDR_NO_RANDOMIZE,
         ALL_NAMESPACES,
         RLIM_INFINITY,
+        Capabilities,
         Credential,
+        Hook,
         IdMap,
+        Join,
         Limits,
         Mount,
         Namespace,
         Rlimit,
         Runner,
+        TimeOffsets,
+        User,
+        Where,
     )
     from runner.errors import (
         ChildError,
@@ -34,8 +41,8 @@ if TYPE_CHECKING:
     from runner.units import GiB, KiB, MiB
 
 _MODULES = {
-    "config": "ALL_NAMESPACES RLIM_INFINITY Credential IdMap Limits Mount Namespace Rlimit "
-    "Runner",
+    "config": "ADDR_NO_RANDOMIZE ALL_NAMESPACES RLIM_INFINITY Capabilities Credential Hook "
+    "IdMap Join Limits Mount Namespace Rlimit Runner TimeOffsets User Where",
     "errors": "ChildError ConfigError ErrorLocation HostError ProtocolError SandboxError",
     "process": "Process start",
     "result": "Result Status",
@@ -45,17 +52,21 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
+    "ADDR_NO_RANDOMIZE",
     "ALL_NAMESPACES",
     "CAPTURE",
     "RLIM_INFINITY",
     "STDOUT",
+    "Capabilities",
     "ChildError",
     "ConfigError",
     "Credential",
     "ErrorLocation",
     "GiB",
+    "Hook",
     "HostError",
     "IdMap",
+    "Join",
     "KiB",
     "Limits",
     "MiB",
@@ -69,6 +80,9 @@ __all__ = [
     "Sandbox",
     "SandboxError",
     "Status",
+    "TimeOffsets",
+    "User",
+    "Where",
     "run",
     "start",
 ]

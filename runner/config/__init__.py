@@ -1,0 +1,45 @@
+"""What a caller can ask for: `Runner` and its value types, `Limits`, `Mount`.
+
+Everything here is frozen and checked when made: a `ConfigError` names the field and the value,
+before any process exists. Nothing here touches the kernel.
+"""
+
+from runner.config.ids import (
+    ALL_NAMESPACES,
+    NO_NAMESPACES,
+    Credential,
+    IdMap,
+    Join,
+    Namespace,
+    TimeOffsets,
+    User,
+)
+from runner.config.limits import RLIM_INFINITY, RLIMITS, Limits, Rlimit
+from runner.config.mount import Mount, MountKind
+from runner.config.process import CAPABILITIES, Capabilities, Hook, Where
+from runner.config.runner import ADDR_NO_RANDOMIZE, Runner, check_args, check_env
+
+__all__ = [
+    "ADDR_NO_RANDOMIZE",
+    "ALL_NAMESPACES",
+    "CAPABILITIES",
+    "NO_NAMESPACES",
+    "RLIMITS",
+    "RLIM_INFINITY",
+    "Capabilities",
+    "Credential",
+    "Hook",
+    "IdMap",
+    "Join",
+    "Limits",
+    "Mount",
+    "MountKind",
+    "Namespace",
+    "Rlimit",
+    "Runner",
+    "TimeOffsets",
+    "User",
+    "Where",
+    "check_args",
+    "check_env",
+]

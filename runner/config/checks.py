@@ -1,0 +1,61 @@
+"""The checks that the values of a configuration share. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import NoReturn
+
+from runner.errors import ConfigError
+from runner.units import MAX_SECONDS, NS_PER_S
+
+
+def check_path(field: str, path: str) -> None:
+    """Refuse what is no absolute path, or leads upwards."""
+    if not path.startswith("/"):
+        refuse(field, path, "give an absolute path")
+    if "\0" in path:
+        refuse(field, path, "it holds a NUL byte")
+    if ".." in path.split("/"):
+        refuse(field, path, "give a path without ..")
+
+
+def check_text(field: str, value: str) -> None:
+    """Refuse what is empty or holds a NUL byte."""
+    if not value:
+        refuse(field, value, "it is empty")
+    if "\0" in value:
+        refuse(field, value, "it holds a NUL byte")
+
+
+def check_time(field: str, value: float | None, *, zero: bool) -> None:
+    """Refuse what is no time in seconds; None is no limit."""
+    if value is None:
+        return
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+    ):
+        refuse(field, value, "give seconds as a number, or None for no limit")
+    if value < 0 or (value == 0 and not zero):
+        refuse(field, value, "give a positive number of seconds, or None for no limit")
+    if value > MAX_SECONDS:
+        refuse(field, value, f"the longest time is {MAX_SECONDS} seconds")
+    if 0 < value * NS_PER_S < 1:
+        refuse(field, value, "the shortest time is a nanosecond")
+
+
+def check_count(field: str, value: int | None, largest: int) -> None:
+    """Refuse what is no whole number from 1 to `largest`; None is no limit."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        refuse(field, value, "give a whole number, or None for no limit")
+    if not 0 < value <= largest:
+        refuse(field, value, f"give 1 to {largest}, or None for no limit")
+
+
+def refuse(field: str, value: object, why: str) -> NoReturn:
+    """Raise ConfigError, which names the field, the value, and why or what to do."""
+    message = f"{field}: {value!r}: {why}"
+    raise ConfigError(message)
