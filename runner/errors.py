@@ -67,6 +67,17 @@ class ErrorLocation(enum.IntEnum):
     PIPE = 47
     WATCH = 48
     KEYRING = 49
+    TIME = 50
+    NETWORK = 51
+    HOOK = 52
+    SYSCTL = 53
+    MKNOD = 54
+    UMASK = 55
+    OOM_SCORE = 56
+    NICE = 57
+    AFFINITY = 58
+    PERSONALITY = 59
+    AMBIENT = 60
 
     @property
     def text(self) -> str:
@@ -114,7 +125,8 @@ class ChildError(SandboxError):
     """A step of the set-up failed: where, with which errno, and for which item of its list.
 
     `index` is the 0-based position in the list that the step belongs to (mounts, rlimits, …) or
-    None; `subject` is the path or name that the step worked on, "" where there is none.
+    None; `subject` is the path or name that the step worked on, "" where there is none;
+    `status` is how a hook ended, as waitpid(2) gives it, where that is what failed.
     """
 
     def __init__(
@@ -124,12 +136,14 @@ class ChildError(SandboxError):
         index: int | None = None,
         *,
         subject: str = "",
+        status: int | None = None,
     ) -> None:
         super().__init__(location, errno, index)
         self.location: Final = location
         self.errno: Final = errno
         self.index: Final = index
         self.subject: Final = subject
+        self.status: Final = status
 
     @property
     def errno_name(self) -> str:
@@ -146,6 +160,9 @@ class ChildError(SandboxError):
             where += f"[{self.index}]"
         if self.subject:
             where += f" {self.subject}"
+        if self.status:
+            code = os.waitstatus_to_exitcode(self.status)
+            return f"{where}: " + (f"exit status {code}" if code > 0 else f"signal {-code}")
         return f"{where}: {os.strerror(self.errno)} ({self.errno_name})"
 
     def to_dict(self) -> dict[str, object]:

@@ -81,8 +81,17 @@ def signals_held() -> Iterator[None]:
 class Keeper:
     """One keeper process and its control socket. Not thread-safe, but for `send_kill`."""
 
-    def __init__(self, path: str | None = None, *, stderr: int | None = None) -> None:
-        """Start a keeper; `stderr` is borrowed for its own messages, of which it has none."""
+    def __init__(
+        self,
+        path: str | None = None,
+        *,
+        stderr: int | None = None,
+        retain_session: bool = False,
+    ) -> None:
+        """Start a keeper; `stderr` is borrowed for its own messages, of which it has none.
+
+        `retain_session`: it and its programs stay in the caller's session.
+        """
         program = keeper_path() if path is None else path
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._run_id = 0
@@ -90,7 +99,8 @@ class Keeper:
             try:
                 self.pid = os.posix_spawn(
                     program,
-                    ["keeper"],  # shown by ps, inside too
+                    # Shown by ps, inside too.
+                    ["keeper", "--retain-session"] if retain_session else ["keeper"],
                     {},
                     file_actions=_file_actions(theirs.fileno(), stderr),
                     setsigmask=[],
@@ -112,14 +122,21 @@ class Keeper:
                     raise HostError(missing, "Linux 5.3 has them") from error
                 raise
 
-    def start(self, steps: Sequence[Step], *, clone_flags: int, fds: Sequence[int] = ()) -> int:
+    def start(
+        self,
+        steps: Sequence[Step],
+        *,
+        clone_flags: int,
+        fds: Sequence[int] = (),
+        timeout: float = START_TIMEOUT_S,
+    ) -> int:
         """Make the sandbox; returns init's pid, or -1 without one.
 
         Raises ChildError for a step that failed.
         """
         encoded = wire.encode_plan(steps)
         self._send(wire.RequestKind.START, encoded, fds, clone_flags=clone_flags)
-        self._socket.settimeout(START_TIMEOUT_S)
+        self._socket.settimeout(timeout)
         try:
             reply = self._receive(steps)
         finally:
@@ -210,7 +227,7 @@ class Keeper:
             try:
                 frame = self._socket.recv(wire.REPLY_SIZE + 1)
             except TimeoutError as error:
-                message = f"the keeper has not answered for {START_TIMEOUT_S:g} s"
+                message = f"the keeper has not answered for {self._socket.gettimeout():g} s"
                 raise ProtocolError(message) from error
             except ConnectionResetError as error:
                 raise ProtocolError(_GONE) from error
@@ -248,4 +265,5 @@ def _raise_failure(reply: wire.Reply, steps: Sequence[Step]) -> None:
             reply.error,
             reply.item if reply.item >= 0 else None,
             subject=subject,
+            status=reply.status or None,
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 from typing import TYPE_CHECKING, Final
 
-from runner import idmap, measure, plan, wire
+from runner import measure, plan, resolve, wire
 from runner.config import Limits
-from runner.errors import ConfigError, ProtocolError
-from runner.helper import Keeper
+from runner.errors import ChildError, ProtocolError
+from runner.helper import START_TIMEOUT_S, Keeper
 from runner.host import detect
 
 if TYPE_CHECKING:
@@ -26,11 +27,16 @@ _ENFORCED_NOTHING: Final[dict[str, str | None]] = {}
 class Process:
     """A started program. Its `pid` is the host's; it lives until `wait` or `kill` say so.
 
-    A context manager that kills it and everything in its pid namespace.
+    `waiting` is true until its exec has happened: it was started with a `stop_…`, and `resume`
+    has not been called. A context manager that kills it and everything in its pid namespace.
     """
 
-    def __init__(self, keeper: Keeper, steps: list[Step], run_id: int, pid: int) -> None:
-        self.pid: Final = pid
+    def __init__(
+        self, keeper: Keeper, steps: list[Step], run_id: int, reply: wire.Reply
+    ) -> None:
+        self.pid: Final = reply.pid
+        self.waiting = reply.kind != wire.ReplyKind.RUNNING
+        self._stopped = reply.kind != wire.ReplyKind.SYNC
         self._keeper = keeper
         self._steps = steps
         self._run_id = run_id
@@ -42,15 +48,42 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
-        with contextlib.suppress(ProtocolError):  # the keeper was killed, and all with it
+        # The keeper was killed, and all with it; or the set-up that went on has failed.
+        with contextlib.suppress(ProtocolError, ChildError):
             self.wait()
 
+    def resume(self) -> None:
+        """Let it go on that has stopped, by SIGCONT, or waits before its exec.
+
+        Where its exec is still to come, returns when that has happened, and raises ChildError
+        if it or the filter fails. With a tracer that answers for its stops in this thread, do
+        not call this, but let the tracer continue it.
+        """
+        with self._lock:
+            if self._stopped:
+                os.kill(self.pid, signal.SIGCONT)
+            if not self.waiting:
+                return
+            if not self._stopped:
+                self._keeper.send_sync(abort=False)
+            try:
+                _expect_running(self._keeper.receive(self._steps))
+            except BaseException:
+                self._keeper.close()
+                raise
+            self.waiting = False
+
     def wait(self) -> Result:
-        """Wait for its end and say what happened; ProtocolError if the keeper has died."""
+        """Wait for its end and say what happened; ProtocolError if the keeper has died.
+
+        One that a tracer has let go on may fail in what is left of its set-up: ChildError.
+        """
         with self._lock:
             if self._result is None:
                 try:
                     reply = self._keeper.receive(self._steps)
+                    if self.waiting and reply.kind == wire.ReplyKind.RUNNING:
+                        reply = self._keeper.receive(self._steps)
                 finally:
                     self._keeper.close()
                 nothing = measure.Captured(b"", None)
@@ -71,52 +104,66 @@ class Process:
 
 
 def start(runner: Runner) -> Process:
-    """Start a program; returns when its exec has happened.
+    """Start a program; returns when its exec has happened, or it waits as it was told to.
 
-    Raises ChildError for the step that failed, ConfigError for an fd that is not open, and what
-    `sync_func` raised; nothing of the program is left then.
+    Raises ChildError for the step that failed, ConfigError for what is not there (an fd that is
+    not open, a namespace of another type, a hook's program, a name that the sandbox's passwd
+    does not have), HostError for what the host lacks, and what `sync_func` raised; nothing of
+    the program is left then.
     """
-    _check_files(runner)
     host = detect()
-    runner = idmap.with_default_maps(runner, euid=host.euid, egid=os.getegid())
-    keeper = Keeper()
-    try:
-        steps = plan.box(runner, privileged=host.privileged, drop_groups=host.maps_ids)
-        keeper.start(steps, clone_flags=int(plan.clone_flags(runner)))
-        return _start_program(keeper, runner)
-    except BaseException:
-        keeper.close()
-        raise
-
-
-def _check_files(runner: Runner) -> None:
-    for number, fd in enumerate(runner.files):
-        if fd < 0:
-            continue
+    with contextlib.ExitStack() as opened:
+        sent = resolve.gather(runner, opened)
+        runner, map_helpers = resolve.with_ids(runner, host)
+        keeper = Keeper(retain_session=runner.retain_session)
         try:
-            os.fstat(fd)
-        except OSError as error:
-            message = f"Runner.files[{number}]: {fd}: not an open file descriptor"
-            raise ConfigError(message) from error
+            steps = plan.box(
+                runner,
+                privileged=host.privileged,
+                drop_groups=host.maps_ids,
+                map_helpers=map_helpers,
+                join=sent.join,
+                hooks=sent.hooks,
+            )
+            keeper.start(
+                steps,
+                clone_flags=int(plan.clone_flags(runner)),
+                fds=sent.fds,
+                timeout=START_TIMEOUT_S + sum(hook.timeout for hook in runner.hooks),
+            )
+            return _start_program(keeper, runner)
+        except BaseException:
+            keeper.close()
+            raise
 
 
 def _start_program(keeper: Keeper, runner: Runner) -> Process:
     fds = [fd for fd in runner.files if fd >= 0]
     indexes = iter(range(len(fds)))
     files = [next(indexes) if fd >= 0 else plan.FD_CLOSED for fd in runner.files]
+    exec_file = None
+    if runner.exec_file is not None:
+        exec_file = len(fds)
+        fds.append(runner.exec_file)
     candidates = [os.fsencode(runner.args[0])]
-    steps = plan.program(runner, candidates=candidates, files=files)
+    steps = plan.program(runner, candidates=candidates, files=files, exec_file=exec_file)
     run_id = keeper.send_run(
         wire.encode_plan(steps), fds=fds, watch=wire.NO_WATCH, flags=wire.NOTIFY_EXEC
     )
     reply = keeper.receive(steps)
-    if reply.kind == wire.ReplyKind.SYNC:
+    if reply.kind == wire.ReplyKind.SYNC and not runner.stop_before_exec:
         _call_sync_func(keeper, runner, reply.pid, steps)
         reply = keeper.receive(steps)
+    stops = {wire.ReplyKind.SYNC, wire.ReplyKind.STOPPED}
+    if reply.kind not in stops:
+        _expect_running(reply)
+    return Process(keeper, steps, run_id, reply)
+
+
+def _expect_running(reply: wire.Reply) -> None:
     if reply.kind != wire.ReplyKind.RUNNING:
         message = f"the keeper answered {reply.kind} where the program should be running"
         raise ProtocolError(message)
-    return Process(keeper, steps, run_id, reply.pid)
 
 
 def _call_sync_func(keeper: Keeper, runner: Runner, pid: int, steps: list[Step]) -> None:

@@ -157,6 +157,7 @@ void box_report(struct wire_reply *reply, const struct report *report)
     reply->error = report->error;
     reply->index = report->index;
     reply->step = report->step;
+    reply->status = report->status;
 }
 
 int box_start(struct box *box, struct frame *frame, struct report *report,
@@ -169,12 +170,16 @@ int box_start(struct box *box, struct frame *frame, struct report *report,
         .fd_count = box->frame.fd_count,
         .pipes = {-1, -1},
         .sync = -1,
+        .sync_peer = -1,
+        .host_proc = -1,
         .places = &box->places,
         .report = report,
     };
     for (unsigned i = 0; i < WIRE_SLOTS_MAX; i++)
         box->places.slots[i] = -1;
     box->places.queues_fd = -1;
+    box->places.time_namespace = false;
+    box->places.clock_shift_ns = 0;
     box->init_pid = -1;
     box->init_pidfd = box->init_socket = box->proc = -1;
     memset(report, 0, sizeof *report);
@@ -277,6 +282,7 @@ void box_end(struct box *box)
     close_fd(&box->init_pidfd);
     close_fd(&box->init_socket);
     close_fd(&box->proc);
+    close_fd(&box->context.host_proc);
     plan_free(&box->plan);
     frame_release(&box->frame);
     box->init_pid = -1;

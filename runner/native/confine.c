@@ -1,9 +1,8 @@
-/* Operations that take something away: namespaces, limits, cgroups, filters. */
+/* Operations that take something away: limits, cgroups, keys, filters. */
 #define _GNU_SOURCE
 #include "steps.h"
 #include "sys.h"
 
-#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
@@ -18,13 +17,6 @@ struct filter_program {
     unsigned short length; /* in instructions of 8 bytes */
     const void *filter;
 };
-
-/* arg: CLONE_NEW* */
-int op_unshare(const struct step *step, struct context *context)
-{
-    (void)context;
-    return (int)sys_result(syscall(SYS_unshare, (unsigned long)step->arg[0]));
-}
 
 /* arg: resource, soft, hard. prlimit64: 64-bit limits on every architecture. */
 int op_rlimit(const struct step *step, struct context *context)

@@ -3,6 +3,8 @@
 
 #include "plan.h"
 
+enum { CONTROL_FD = 3 };
+
 struct frame {
     struct wire_request request;
     const uint8_t *plan; /* plan_bytes of the request; in `bytes` or mapped */

@@ -77,13 +77,14 @@ int op_securebits(const struct step *step, struct context *context)
     return (int)sys_result(prctl(PR_SET_SECUREBITS, (unsigned long)step->arg[0], 0, 0, 0));
 }
 
-/* Empty the bounding set: up to the kernel's last capability, which is where EINVAL comes from.
- */
+/* arg: mask of what to keep of the bounding set. EINVAL: past the kernel's last. */
 int op_drop_bounding(const struct step *step, struct context *context)
 {
-    (void)step;
     (void)context;
+    const uint64_t kept = (uint64_t)step->arg[0];
     for (unsigned long capability = 0; capability < 64; capability++) {
+        if (kept >> capability & 1)
+            continue;
         if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0)
             continue;
         return errno == EINVAL && capability > 0 ? 0 : -errno;
@@ -91,12 +92,36 @@ int op_drop_bounding(const struct step *step, struct context *context)
     return 0;
 }
 
-/* arg: mask for effective, permitted and inheritable. Ambient goes with inheritable. */
+/* Keep what is permitted through the change of uid that follows, until exec. */
+int op_keep_caps(const struct step *step, struct context *context)
+{
+    (void)step;
+    (void)context;
+    return (int)sys_result(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0));
+}
+
+/* args: masks for effective, permitted and inheritable; what is ambient shrinks to fit. */
 int op_capset(const struct step *step, struct context *context)
 {
     (void)context;
     struct cap_header header = {.version = CAPABILITY_VERSION_3};
-    uint32_t low = (uint32_t)step->arg[0], high = (uint32_t)((uint64_t)step->arg[0] >> 32);
-    struct cap_data data[2] = {{low, low, low}, {high, high, high}};
+    struct cap_data data[2];
+    for (int half = 0; half < 2; half++)
+        data[half] = (struct cap_data){
+            .effective = (uint32_t)((uint64_t)step->arg[0] >> (32 * half)),
+            .permitted = (uint32_t)((uint64_t)step->arg[1] >> (32 * half)),
+            .inheritable = (uint32_t)((uint64_t)step->arg[2] >> (32 * half)),
+        };
     return (int)sys_result(syscall(SYS_capset, &header, data));
+}
+
+/* arg: mask of what to raise in the ambient set */
+int op_ambient(const struct step *step, struct context *context)
+{
+    (void)context;
+    for (unsigned long capability = 0; capability < 64; capability++)
+        if (((uint64_t)step->arg[0] >> capability & 1) &&
+            prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) < 0)
+            return -errno;
+    return 0;
 }

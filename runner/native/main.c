@@ -30,15 +30,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
-enum { CONTROL_FD = 3, KERNEL_SIGNALS = 64 };
-
-struct kernel_sigaction {
-    void (*handler)(int); /* NULL is SIG_DFL */
-    unsigned long flags;
-    void (*restorer)(void);
-    uint64_t mask;
-};
-
 static struct box box = {
     .init_pid = -1, .init_pidfd = -1, .init_socket = -1, .proc = -1, .grader = -1};
 
@@ -72,24 +63,28 @@ static void describe(void)
 /*
  * Become independent of whoever started us: no inherited fds, no ignored or
  * blocked signals (a program would inherit them), no terminal that could stop or
- * interrupt us. SIGPIPE is blocked here and unblocked in each program.
+ * interrupt us; where its session is kept for the program, what a terminal sends is
+ * blocked. Each program's mask is set before its exec.
  */
-static int settle(void)
+static int settle(bool keep_session)
 {
-    sigset_t all, pipe_only;
+    static const int of_terminals[] = {SIGHUP, SIGINT, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU};
+    sigset_t all, blocked;
     sigfillset(&all);
-    sigemptyset(&pipe_only);
-    sigaddset(&pipe_only, SIGPIPE);
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGPIPE);
+    for (unsigned i = 0; keep_session && i < sizeof of_terminals / sizeof *of_terminals; i++)
+        sigaddset(&blocked, of_terminals[i]);
     for (int number = 1; number <= KERNEL_SIGNALS; number++) {
         /* Not signal(3), which refuses those that a libc keeps for itself. EINVAL: KILL, STOP.
          */
         const struct kernel_sigaction by_default = {0};
         (void)syscall(SYS_rt_sigaction, number, &by_default, NULL, sizeof by_default.mask);
     }
-    if (sigprocmask(SIG_UNBLOCK, &all, NULL) < 0 ||
-        sigprocmask(SIG_BLOCK, &pipe_only, NULL) < 0)
+    if (sigprocmask(SIG_UNBLOCK, &all, NULL) < 0 || sigprocmask(SIG_BLOCK, &blocked, NULL) < 0)
         return -errno;
-    (void)setsid();                                         /* EPERM: we lead a group already */
+    if (!keep_session)
+        (void)setsid();                                     /* EPERM: we lead a group already */
     (void)syscall(SYS_close_range, CONTROL_FD + 1, ~0u, 0); /* ENOSYS: they are close-on-exec */
     if (fcntl(CONTROL_FD, F_SETFD, FD_CLOEXEC) < 0)
         return -errno;
@@ -152,14 +147,15 @@ int main(int argc, char **argv)
         describe();
         return fflush(stdout) == 0 ? 0 : 1;
     }
-    if (argc != 1 || fcntl(CONTROL_FD, F_GETFD) < 0) {
+    bool keep_session = argc == 2 && strcmp(argv[1], "--retain-session") == 0;
+    if (argc != 1 + keep_session || fcntl(CONTROL_FD, F_GETFD) < 0) {
         (void)fprintf(stderr,
                       "keeper: a part of run-sandboxed, which starts it with a socket\n");
         return 2;
     }
     struct report *report =
         mmap(NULL, sizeof *report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (report == MAP_FAILED || settle() < 0 || watch_grader() < 0)
+    if (report == MAP_FAILED || settle(keep_session) < 0 || watch_grader() < 0)
         return 1;
     while (grader_asks() && frame_receive(CONTROL_FD, &frame) > 0) {
         int result = serve(&frame, report);

@@ -3,11 +3,12 @@
 #include "steps.h"
 #include "sys.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
+#include <sys/resource.h>
 
 int op_chdir(const struct step *step, struct context *context)
 {
@@ -15,24 +16,75 @@ int op_chdir(const struct step *step, struct context *context)
     return (int)sys_result(chdir(step->strings[0]));
 }
 
-int op_hostname(const struct step *step, struct context *context)
-{
-    (void)context;
-    return (int)sys_result(sethostname(step->strings[0], strlen(step->strings[0])));
-}
-
-int op_domainname(const struct step *step, struct context *context)
-{
-    (void)context;
-    return (int)sys_result(
-        syscall(SYS_setdomainname, step->strings[0], strlen(step->strings[0])));
-}
-
 int op_setsid(const struct step *step, struct context *context)
 {
     (void)step;
     (void)context;
     return setsid() < 0 ? -errno : 0;
+}
+
+/* Its pid in its namespace, for whoever follows its tree through /proc. */
+int op_getpid(const struct step *step, struct context *context)
+{
+    (void)step;
+    long pid = sys_result(syscall(SYS_getpid));
+    if (pid < 0)
+        return (int)pid;
+    context->report->pid_inside = (pid_t)pid;
+    return 0;
+}
+
+/*
+ * Its fd 0 becomes its session's controlling terminal. Not stolen from another
+ * session, which the kernel would let root do.
+ */
+int op_ctty(const struct step *step, struct context *context)
+{
+    (void)step;
+    (void)context;
+    return (int)sys_result(ioctl(0, TIOCSCTTY, 0));
+}
+
+/* arg: nice value */
+int op_nice(const struct step *step, struct context *context)
+{
+    (void)context;
+    return (int)sys_result(setpriority(PRIO_PROCESS, 0, (int)step->arg[0]));
+}
+
+/* blob: the CPUs' bit mask, in whole words */
+int op_affinity(const struct step *step, struct context *context)
+{
+    (void)context;
+    return (int)sys_result(
+        syscall(SYS_sched_setaffinity, 0, (unsigned)step->length, step->data));
+}
+
+/* arg: flags of personality(2) */
+int op_personality(const struct step *step, struct context *context)
+{
+    (void)context;
+    return (int)sys_result(syscall(SYS_personality, (unsigned long)step->arg[0]));
+}
+
+/*
+ * string: the value. Through the caller's /proc: the sandbox may have none. Our files
+ * in it are root's while we are not dumpable (proc(5)), which nobody is here to use:
+ * no program runs yet.
+ */
+int op_oom_score_adj(const struct step *step, struct context *context)
+{
+    int dumpable = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0);
+    if (dumpable < 0 || prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0)
+        return -errno;
+    cleanup_fd int fd = openat(context->host_proc, "self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    int error = fd < 0 ? -errno : 0;
+    if (dumpable == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+        return -errno;
+    if (error < 0)
+        return error;
+    size_t size = strlen(step->strings[0]);
+    return write(fd, step->strings[0], size) == (ssize_t)size ? 0 : -errno;
 }
 
 /* arg: signal. A change of uid clears it (prctl(2)), so it comes after setuid. */
@@ -45,40 +97,27 @@ int op_parent_death(const struct step *step, struct context *context)
 int op_umask(const struct step *step, struct context *context)
 {
     (void)context;
-    (void)umask((mode_t)step->arg[0]); /* cannot fail */
-    return 0;
+    /* It cannot fail but by a filter that somebody else has put on us. */
+    return syscall(SYS_umask, (unsigned)step->arg[0]) < 0 ? -errno : 0;
 }
 
 /*
- * The keeper has reset all dispositions at its start, so a program inherits the
- * defaults: only its mask has to be emptied (the keeper blocks SIGPIPE).
+ * args: masks of what is ignored and of what is blocked, bit n-1 for signal n. The
+ * keeper has reset all dispositions at its start, so all else is at its default; and
+ * it blocks some itself, which ends here.
  */
 int op_signals(const struct step *step, struct context *context)
 {
-    (void)step;
     (void)context;
-    sigset_t none;
-    sigemptyset(&none);
-    return (int)sys_result(sigprocmask(SIG_SETMASK, &none, NULL));
-}
-
-/* Tell the keeper that all is set up … */
-int op_sync_write(const struct step *step, struct context *context)
-{
-    (void)step;
-    const char word = 0;
-    return send(context->sync, &word, 1, MSG_NOSIGNAL) == 1 ? 0 : -errno;
-}
-
-/* … and wait for its word. */
-int op_sync_read(const struct step *step, struct context *context)
-{
-    (void)step;
-    char word;
-    ssize_t got = recv(context->sync, &word, 1, 0);
-    if (got < 0)
-        return -errno;
-    return got == 1 ? 0 : -EPIPE; /* the keeper has gone */
+    const uint64_t ignored = (uint64_t)step->arg[0], blocked = (uint64_t)step->arg[1];
+    for (int number = 1; ignored >> (number - 1) && number <= KERNEL_SIGNALS; number++) {
+        const struct kernel_sigaction ignore = {.handler = SIG_IGN};
+        if ((ignored >> (number - 1) & 1) &&
+            syscall(SYS_rt_sigaction, number, &ignore, NULL, sizeof ignore.mask) < 0)
+            return -errno;
+    }
+    return (int)sys_result(
+        syscall(SYS_rt_sigprocmask, SIG_SETMASK, &blocked, NULL, sizeof blocked));
 }
 
 int op_argv(const struct step *step, struct context *context)
@@ -114,4 +153,20 @@ int op_exec(const struct step *step, struct context *context)
             error = errno;
     }
     return -error;
+}
+
+/*
+ * arg: fd of a file to execute, which needs no path: one that is in no directory of the
+ * sandbox, or a sealed memfd. It is closed by the exec, so the interpreter of a script
+ * could not open it (execveat(2)): ENOENT.
+ */
+int op_exec_fd(const struct step *step, struct context *context)
+{
+    if (!context->argv || !context->envp)
+        return -EINVAL;
+    if (step->arg[0] < 0)
+        return -EBADF;
+    report_exec(context->report);
+    return (int)sys_result(syscall(SYS_execveat, context->fds[step->arg[0]], "", context->argv,
+                                   context->envp, AT_EMPTY_PATH));
 }

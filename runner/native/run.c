@@ -81,6 +81,22 @@ static pid_t start_process(struct birth *birth, int *pidfd)
                                    birth, pidfd, NULL, NULL));
 }
 
+/* Does the program's process talk to us before its exec? */
+static bool meets_keeper(const struct plan *plan)
+{
+    return steps_have(plan, OP_sync_write) || steps_have(plan, OP_stop);
+}
+
+/*
+ * May it borrow our memory? Not where we have to answer it before its exec; not where it
+ * is in another time namespace than we (EINVAL before Linux 6.0).
+ */
+static bool may_borrow(const struct plan *plan, const struct box *box)
+{
+    return !meets_keeper(plan) && !steps_have(plan, OP_ptrace_me) &&
+           !box->places.time_namespace;
+}
+
 static void reply_failure(struct wire_reply *reply, enum location location, int error)
 {
     reply->kind = REPLY_FAILED;
@@ -95,7 +111,7 @@ static int launch(struct watch *watch, const struct frame *frame, const struct p
     int sync[2] = {-1, -1}, notify[2] = {-1, -1}, ends[2] = {-1, -1};
     int fds[WIRE_FDS_MAX]; /* its own, for it moves them */
     int error = capture_open(&watch->capture, frame, ends);
-    if (error == 0 && steps_have(plan, OP_sync_write) &&
+    if (error == 0 && meets_keeper(plan) &&
         socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) < 0)
         error = -errno;
     if (error == 0 && (frame->request.flags & REQUEST_NOTIFY_EXEC) &&
@@ -112,8 +128,11 @@ static int launch(struct watch *watch, const struct frame *frame, const struct p
                         .fd_count = frame->fd_count,
                         .report = report,
                         .pipes = {ends[0], ends[1]},
-                        .sync = sync[1]},
+                        .sync = sync[1],
+                        .sync_peer = sync[0],
+                        .host_proc = watch->box->context.host_proc},
         };
+        watch->traced = steps_have(plan, OP_ptrace_me);
         watch->started_ns = clock_ns(CLOCK_MONOTONIC);
         watch->program = start_process(&birth, &watch->pidfd);
         watch->born_ns = clock_ns(CLOCK_MONOTONIC) - watch->started_ns;
@@ -136,8 +155,8 @@ static void fill_figures(struct wire_reply *reply, const struct watch *watch,
     reply->status = watch->status;
     reply->cause = (int)watch->cause;
     reply->pid = watch->program;
-    int64_t exec_ns =
-        report->exec_ns ? report->exec_ns : watch->ended_ns; /* cancelled before */
+    int64_t exec_ns = report->exec_ns ? report->exec_ns - watch->box->places.clock_shift_ns
+                                      : watch->ended_ns; /* cancelled before */
     reply->setup_ns = exec_ns - watch->started_ns;
     reply->wall_ns = watch->ended_ns - exec_ns;
     reply->setup_cpu_ns =
@@ -243,7 +262,7 @@ static int run_once(struct box *box, const struct frame *frame, const struct pla
 static bool busy(const struct wire_reply *reply, const struct plan *plan)
 {
     return reply->kind == REPLY_FAILED && reply->location == LOCATION_EXECVE &&
-           reply->error == ETXTBSY && !steps_have(plan, OP_sync_write);
+           reply->error == ETXTBSY && !meets_keeper(plan);
 }
 
 /*
@@ -261,7 +280,7 @@ int run_program(struct box *box, struct frame *frame, int control, struct report
         return 0;
     int gone = 0;
     bool valid = watch_valid(&frame->request.watch, frame->fd_count);
-    bool borrow = !steps_have(&plan, OP_sync_write);
+    bool borrow = may_borrow(&plan, box);
     for (int tries = 0; valid && gone == 0; tries++) {
         bool borrowed = borrow;
         gone = run_once(box, frame, &plan, control, &borrow, report, reply);

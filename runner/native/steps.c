@@ -1,6 +1,6 @@
 /*
  * The loop over a plan's steps and the table of operations. What is done and in
- * which order is decided in Python (runner/plan.py); here is only how.
+ * which order is decided in Python (runner/plan/); here is only how.
  */
 #define _GNU_SOURCE
 #include "steps.h"
@@ -40,7 +40,6 @@ void report_exec(struct report *report)
 {
     if (atomic_load(&report->state) != REPORT_SETUP)
         return;
-    report->pid_inside = (pid_t)syscall(SYS_getpid);
     report->exec_ns = clock_ns(CLOCK_MONOTONIC);
     report->cpu_at_exec_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
     atomic_store(&report->state, REPORT_EXEC);

@@ -23,6 +23,8 @@ struct report {
     int error;
     int index;
     int step;
+    int status;                      /* of a hook that ended otherwise than with 0 */
+    _Atomic int hook_error;          /* errno of a hook that could not be executed */
     pid_t pid_inside;                /* the program's pid in its namespace */
     int64_t exec_ns;                 /* CLOCK_MONOTONIC just before exec (and the filter) */
     int64_t cpu_at_enter_ns;         /* own CPU time when it entered its cgroups */
@@ -38,12 +40,17 @@ struct fresh {
     ssize_t attributes; /* bytes of names of extended attributes */
 };
 
+/* What a program's process says to the keeper before its exec. */
+enum sync_word { SYNC_WAITS, SYNC_STOPS };
+
 /* What the steps of a sandbox, but not of a program, work on. */
 struct places {
     int slots[WIRE_SLOTS_MAX]; /* detached mounts, -1 where there is none */
     struct fresh fresh[WIRE_SLOTS_MAX];
-    struct fresh queues; /* POSIX message queues of the IPC namespace … */
-    int queues_fd;       /* … seen through a mount that is nowhere, or -1 */
+    struct fresh queues;    /* POSIX message queues of the IPC namespace … */
+    int queues_fd;          /* … seen through a mount that is nowhere, or -1 */
+    bool time_namespace;    /* programs are born in one that is not ours … */
+    int64_t clock_shift_ns; /* … and what it adds to CLOCK_MONOTONIC */
 };
 
 /* What the steps work on. Index -1 in an fd argument gives -1. */
@@ -51,9 +58,11 @@ struct context {
     int *fds; /* what came with the frame */
     unsigned fd_count;
     struct places *places; /* NULL in a program */
-    pid_t target;          /* MAPS: whose id maps */
+    pid_t target;          /* MAPS: the process whose id maps are written, else 0 */
     int pipes[2];          /* write ends for captured stdout and stderr, or -1 */
     int sync;              /* rendezvous with the keeper before exec, or -1 */
+    int sync_peer;         /* the keeper's end of it, of which a program has a copy */
+    int host_proc;         /* the caller's /proc, for what is set by no call; or -1 */
     const char **argv;
     const char **envp;
     struct report *report;

@@ -50,7 +50,7 @@
 #define CLONE_NEWNS_FLAG 0x00020000u
 #define CLONE_NEWUSER_FLAG 0x10000000u
 #define CLONE_NEWPID_FLAG 0x20000000u
-#define CLONE_NEW_ALL 0x7e020000u /* ns, cgroup, uts, ipc, user, pid, net */
+#define CLONE_NEW_ALL 0x7e020000u /* ns, cgroup, uts, ipc, user, pid, net; not time */
 
 #define NS_PER_S 1000000000ll
 #define MS_NS 1000000ll
@@ -60,6 +60,16 @@ struct mount_attr_v0 {
     uint64_t attr_clr;
     uint64_t propagation;
     uint64_t userns_fd;
+};
+
+/* The kernel's own, without what a libc adds. */
+enum { KERNEL_SIGNALS = 64 };
+
+struct kernel_sigaction {
+    void (*handler)(int); /* NULL is SIG_DFL */
+    unsigned long flags;
+    void (*restorer)(void);
+    uint64_t mask;
 };
 
 /* What a system call returned, as 0 or more, or -errno. */

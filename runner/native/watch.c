@@ -15,6 +15,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -149,22 +150,49 @@ static void tell(struct watch *watch, enum reply_kind kind)
         grader_gone(watch);
 }
 
-/* The program waits before its exec: the grader's callback is due. */
+/* Wait until it has stopped, as it is about to. Returns whether it has: it may have ended. */
+static bool await_stop(const struct watch *watch)
+{
+    siginfo_t info;
+    int result;
+    do
+        result = waitid(P_PID, (id_t)watch->program, &info, WSTOPPED | WEXITED | WNOWAIT);
+    while (result < 0 && errno == EINTR);
+    return result == 0 && (info.si_code == CLD_STOPPED || info.si_code == CLD_TRAPPED);
+}
+
+/* The program waits before its exec, for the grader's callback, or has stopped itself. */
 static void on_sync(struct watch *watch)
 {
     char word;
-    if (recv(watch->sync, &word, 1, MSG_DONTWAIT) == 1) {
+    if (recv(watch->sync, &word, 1, MSG_DONTWAIT) != 1) {
+        close_fd(&watch->sync); /* it has exec'ed or died */
+        return;
+    }
+    if (word == SYNC_WAITS) {
         watch->synchronising = true; /* for as long as the callback takes */
         tell(watch, REPLY_SYNC);
-    } else
-        close_fd(&watch->sync); /* it has exec'ed or died */
+    } else if (await_stop(watch))
+        tell(watch, REPLY_STOPPED);
+}
+
+/*
+ * Traced, it stops with SIGTRAP when its exec has happened. We let it go, but stopped:
+ * whoever attaches then sees its first instruction.
+ */
+static bool leave_stopped(const struct watch *watch)
+{
+    return await_stop(watch) && ptrace(PTRACE_DETACH, watch->program, NULL, SIGSTOP) == 0 &&
+           await_stop(watch);
 }
 
 /* Our end of a close-on-exec pipe has ended: exec, or the end of the child. */
 static void on_notify(struct watch *watch)
 {
     close_fd(&watch->notify);
-    if (atomic_load(&watch->report->state) == REPORT_EXEC)
+    if (atomic_load(&watch->report->state) != REPORT_EXEC)
+        return;
+    if (!watch->traced || leave_stopped(watch))
         tell(watch, REPLY_RUNNING);
 }
 

@@ -25,6 +25,7 @@ struct watch {
     bool gone;    /* the grader has closed its end */
     bool reaped;
     bool synchronising; /* the grader's callback runs */
+    bool traced;        /* by us, until its exec */
     int error;          /* -errno of a failure of ours, and where */
     enum location error_location;
     int status;

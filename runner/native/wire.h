@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #define WIRE_MAGIC 0x31585352u /* "RSX1" */
-#define WIRE_VERSION 1
+#define WIRE_VERSION 2
 
 enum {
     WIRE_FRAME_MAX = 48 * 1024,       /* a request with its inline plan */
@@ -72,7 +72,18 @@ enum {
     X(CLEAN, 46)            \
     X(PIPE, 47)             \
     X(WATCH, 48)            \
-    X(KEYRING, 49)
+    X(KEYRING, 49)          \
+    X(TIME, 50)             \
+    X(NETWORK, 51)          \
+    X(HOOK, 52)             \
+    X(SYSCTL, 53)           \
+    X(MKNOD, 54)            \
+    X(UMASK, 55)            \
+    X(OOM_SCORE, 56)        \
+    X(NICE, 57)             \
+    X(AFFINITY, 58)         \
+    X(PERSONALITY, 59)      \
+    X(AMBIENT, 60)
 
 #define LOCATION_ENUM(name, number) LOCATION_##name = (number),
 enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
@@ -80,7 +91,8 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
 
 /*
  * X(name, payload, strings, fd_args): the operations. Each is one function
- * op_NAME in one of mounts.c, fresh.c, ids.c, confine.c, fds.c, process.c.
+ * op_NAME in one of mounts.c, idmap.c, fresh.c, namespaces.c, hook.c, ids.c,
+ * confine.c, fds.c, process.c, sync.c.
  *   payload  NONE, STRINGS (`strings` of them, 0: any number), BLOB, or
  *            STRING_BLOB (one string, then bytes)
  *   fd_args  bit i: arg[i] is an index into the frame's fds, or -1
@@ -102,17 +114,31 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
     X(keep_fresh, STRINGS, 2, 0)     \
     X(fresh_ipc, NONE, 0, 0)         \
     X(id_map, STRINGS, 2, 0)         \
+    X(hook, STRINGS, 0, 12)          \
     X(hostname, STRINGS, 1, 0)       \
     X(domainname, STRINGS, 1, 0)     \
+    X(sysctl, STRINGS, 2, 0)         \
+    X(loopback, NONE, 0, 0)          \
+    X(setns, NONE, 0, 1)             \
     X(unshare, NONE, 0, 0)           \
+    X(host_proc, NONE, 0, 0)         \
+    X(time_offsets, NONE, 0, 0)      \
+    X(getpid, NONE, 0, 0)            \
     X(setsid, NONE, 0, 0)            \
+    X(ctty, NONE, 0, 0)              \
     X(parent_death, NONE, 0, 0)      \
     X(umask, NONE, 0, 0)             \
+    X(nice, NONE, 0, 0)              \
+    X(affinity, BLOB, 0, 0)          \
+    X(personality, NONE, 0, 0)       \
+    X(oom_score_adj, STRINGS, 1, 0)  \
     X(rlimit, NONE, 0, 0)            \
     X(enter_cgroup, NONE, 0, 1)      \
+    X(keep_caps, NONE, 0, 0)         \
     X(securebits, NONE, 0, 0)        \
     X(drop_bounding, NONE, 0, 0)     \
     X(capset, NONE, 0, 0)            \
+    X(ambient, NONE, 0, 0)           \
     X(setgroups, BLOB, 0, 0)         \
     X(setgid, NONE, 0, 0)            \
     X(setuid, NONE, 0, 0)            \
@@ -123,12 +149,16 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
     X(place_fds, BLOB, 0, 0)         \
     X(close_range, NONE, 0, 0)       \
     X(signals, NONE, 0, 0)           \
+    X(close_sync, NONE, 0, 0)        \
     X(sync_write, NONE, 0, 0)        \
     X(sync_read, NONE, 0, 0)         \
+    X(stop, NONE, 0, 0)              \
+    X(ptrace_me, NONE, 0, 0)         \
     X(seccomp, BLOB, 0, 0)           \
     X(argv, STRINGS, 0, 0)           \
     X(envp, STRINGS, 0, 0)           \
-    X(exec, STRINGS, 0, 0)
+    X(exec, STRINGS, 0, 0)           \
+    X(exec_fd, NONE, 0, 1)
 
 #define OP_ENUM(name, payload, strings, fd_args) OP_##name,
 enum op { OPS(OP_ENUM) OP_END };
@@ -209,12 +239,13 @@ struct wire_request {
 
 enum reply_kind {
     REPLY_STARTED = 1,
-    REPLY_FAILED = 2,  /* location, error, index, step */
+    REPLY_FAILED = 2,  /* location, error, index, step; status: of a hook that ended so */
     REPLY_SYNC = 3,    /* pid: waits before exec */
-    REPLY_RUNNING = 4, /* pid: exec has happened */
+    REPLY_RUNNING = 4, /* pid: exec has happened; if traced, it is stopped there */
     REPLY_EXITED = 5,
     REPLY_ABORTED = 6, /* as asked by SYNC with ABORT */
     REPLY_REFUSED = 7, /* malformed request; `step` is the step at fault or -1 */
+    REPLY_STOPPED = 8, /* pid: has stopped itself before its filter is loaded */
 };
 
 /* Who ended the program. X(name) */

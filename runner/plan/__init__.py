@@ -6,7 +6,7 @@ each is done (native/steps.c). Pure: nothing here touches the kernel.
 
 from __future__ import annotations
 
-from runner.plan.box import box, clone_flags
+from runner.plan.box import HookFiles, box, clone_flags
 from runner.plan.program import program
 from runner.plan.steps import FD_CLOSED, FD_STDERR_PIPE, FD_STDOUT_PIPE, Op, Phase, Step
 
@@ -14,6 +14,7 @@ __all__ = [
     "FD_CLOSED",
     "FD_STDERR_PIPE",
     "FD_STDOUT_PIPE",
+    "HookFiles",
     "Op",
     "Phase",
     "Step",

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import os
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from runner.config import Namespace
+from runner.config import Namespace, TimeOffsets, Where
 from runner.errors import ErrorLocation as At
 from runner.plan import root
 from runner.plan.steps import Op, Phase, Step
+from runner.units import NS_PER_S, seconds_to_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from runner.config import IdMap, Runner
+    from runner.config import Hook, IdMap, Runner
 
 # capabilities(7): no privilege by uid 0, none kept or regained by a change of uid, and all of
 # it locked.
 _SECUREBITS: Final = 0x01 | 0x02 | 0x04 | 0x08 | 0x20 | 0x40 | 0x80
+
+_MAP_HELPER_NS: Final = 10 * NS_PER_S  # it writes one file
 
 
 def box(
@@ -25,6 +29,9 @@ def box(
     privileged: bool,
     drop_groups: bool | None = None,
     owner: tuple[bytes, bytes] | None = None,
+    join: Sequence[int] = (),
+    map_helpers: tuple[bytes, bytes] | None = None,
+    hooks: Sequence[HookFiles] = (),
 ) -> list[Step]:
     """Plan the sandbox of a `Runner`: its namespaces' inside, and what the keeper does once.
 
@@ -32,12 +39,18 @@ def box(
     is bound before they are left; otherwise init does, inside, with the caller's own rights.
     `drop_groups`: it may, and does (None: if privileged); inside, setgroups is denied.
     `owner`: the maps of mounts whose files are to be the program's; see `idmap.owner_maps`.
+    `join`: for each of `runner.join` the index in the frame of its namespace.
+    `map_helpers`: the paths of newuidmap and newgidmap, where they are to write the maps.
+    `hooks`: for each of `runner.hooks` the indexes in the frame of its stdout and stderr.
     """
     return [
         *_drop_groups(runner, may=privileged if drop_groups is None else drop_groups),
+        *_keep_proc(runner),
         *(root.sources(runner.mounts, Phase.EARLY, owner) if privileged else ()),
-        *_maps(runner),
-        *_setup(runner, privileged=privileged),
+        *_join(runner, join),
+        *_maps(runner, map_helpers),
+        *_hooks(runner, Where.OUTSIDE, hooks),
+        *_setup(runner, privileged=privileged, hooks=hooks),
         *_joined(runner),
         *root.fresh_places(runner.mounts),
         *_fresh_ipc(runner),
@@ -48,9 +61,10 @@ def clone_flags(runner: Runner) -> Namespace:
     """Give the namespaces to make with init.
 
     The cgroup namespace is made by the program itself after it has entered its cgroups, or its
-    root would be the caller's (cgroup_namespaces(7)).
+    root would be the caller's (cgroup_namespaces(7)). The time namespace is made by the keeper,
+    for its children: clone(2) reads its bit as part of the exit signal.
     """
-    return runner.namespaces & ~Namespace.CGROUP
+    return runner.namespaces & ~(Namespace.CGROUP | Namespace.TIME)
 
 
 def _fresh_ipc(runner: Runner) -> Iterator[Step]:
@@ -63,8 +77,34 @@ def _drop_groups(runner: Runner, *, may: bool) -> Iterator[Step]:
         yield Step(Phase.EARLY, Op.SETGROUPS, At.SETGROUPS)
 
 
-def _maps(runner: Runner) -> Iterator[Step]:
+def _keep_proc(runner: Runner) -> Iterator[Step]:
+    if runner.oom_score_adj is not None or Namespace.TIME in runner.namespaces:
+        yield Step(Phase.EARLY, Op.HOST_PROC, At.INIT, subject="/proc")
+
+
+def _join(runner: Runner, fds: Sequence[int]) -> Iterator[Step]:
+    """Enter what exists, user namespaces first: their capabilities allow the others."""
+    numbered = enumerate(zip(runner.join, fds, strict=True))
+    for index, (join, fd) in sorted(
+        numbered, key=lambda item: item[1][0].namespace is not Namespace.USER
+    ):
+        yield Step(
+            Phase.EARLY,
+            Op.SETNS,
+            At.SETNS,
+            (fd, int(join.namespace)),
+            item=index,
+            subject=join.path or f"/proc/{join.pid}/ns",
+        )
+
+
+def _maps(runner: Runner, helpers: tuple[bytes, bytes] | None) -> Iterator[Step]:
     if Namespace.USER not in runner.namespaces:
+        return
+    if helpers is not None:
+        # They leave setgroups allowed, as the ranges were delegated by root.
+        yield _map_helper(helpers[0], runner.uid_mappings)
+        yield _map_helper(helpers[1], runner.gid_mappings)
         return
     setgroups = b"allow" if runner.gid_mappings_enable_setgroups else b"deny"
     uid_map, gid_map = runner.uid_mappings, runner.gid_mappings
@@ -82,6 +122,48 @@ def _maps(runner: Runner) -> Iterator[Step]:
         )
 
 
+def _map_helper(path: bytes, maps: Sequence[IdMap]) -> Step:
+    words = [path, b"{pid}"]
+    for m in maps:
+        words += [b"%d" % m.inside, b"%d" % m.outside, b"%d" % m.count]
+    return Step(
+        Phase.MAPS,
+        Op.HOOK,
+        At.UNSHARE_USER_READ,
+        (_MAP_HELPER_NS, len(words), -1, -1),
+        tuple(words),
+        subject=b" ".join(words).decode(),
+    )
+
+
+class HookFiles(NamedTuple):
+    """A hook's program, found on the host, and where its output goes: indexes in the frame."""
+
+    path: bytes
+    stdout: int
+    stderr: int
+
+
+def _hooks(runner: Runner, where: Where, files: Sequence[HookFiles]) -> Iterator[Step]:
+    for index, (hook, file) in enumerate(zip(runner.hooks, files, strict=True)):
+        if hook.where is where:
+            yield _hook(hook, index, file)
+
+
+def _hook(hook: Hook, index: int, file: HookFiles) -> Step:
+    words = (file.path, *map(os.fsencode, hook.args[1:]))
+    env = (os.fsencode(f"{name}={value}") for name, value in hook.env.items())
+    return Step(
+        Phase.MAPS if hook.where is Where.OUTSIDE else Phase.SETUP,
+        Op.HOOK,
+        At.HOOK,
+        (seconds_to_ns(hook.timeout), len(words), file.stdout, file.stderr),
+        (*words, *env),
+        item=index,
+        subject=hook.args[0],
+    )
+
+
 def _map_text(maps: Sequence[IdMap]) -> bytes:
     return "".join(f"{m.inside} {m.outside} {m.count}\n" for m in maps).encode()
 
@@ -94,14 +176,24 @@ def _become_root(runner: Runner, phase: Phase) -> Iterator[Step]:
         yield Step(phase, Op.SETUID, At.SETUID, (0,))
 
 
-def _setup(runner: Runner, *, privileged: bool) -> Iterator[Step]:
+def _setup(runner: Runner, *, privileged: bool, hooks: Sequence[HookFiles]) -> Iterator[Step]:
     yield from _become_root(runner, Phase.SETUP)
+    if runner.loopback:
+        yield Step(Phase.SETUP, Op.LOOPBACK, At.NETWORK, subject="lo")
+    for index, (name, value) in enumerate(runner.sysctls.items()):
+        # Through the host's /proc/sys, which shows what belongs to whoever looks.
+        path = name.replace(".", "/")
+        strings = (os.fsencode(path), os.fsencode(value))
+        yield Step(Phase.SETUP, Op.SYSCTL, At.SYSCTL, strings=strings, item=index, subject=name)
     if Namespace.MOUNT in runner.namespaces:
         yield root.private_mounts()
     if runner.pivot_root:
         if not privileged:
             yield from root.sources(runner.mounts, Phase.SETUP)
-        yield from root.new_root(runner.pivot_root, runner.mounts)
+        inside = tuple(_hooks(runner, Where.INSIDE, hooks))
+        yield from root.new_root(runner.pivot_root, runner.mounts, hooks=inside)
+    else:
+        yield from _hooks(runner, Where.INSIDE, hooks)
     if runner.host_name:
         yield _name(Op.HOSTNAME, runner.host_name)
     if runner.domain_name:
@@ -114,8 +206,21 @@ def _name(op: Op, name: str) -> Step:
 
 def _joined(runner: Runner) -> Iterator[Step]:
     """Do once in the keeper what every program inherits."""
+    if Namespace.TIME in runner.namespaces:
+        yield from _time(runner)
     yield from _become_root(runner, Phase.JOINED)
     if runner.drop_caps:
         yield Step(Phase.JOINED, Op.SECUREBITS, At.DROP_CAPABILITY, (_SECUREBITS,))
         yield Step(Phase.JOINED, Op.DROP_BOUNDING, At.BOUNDING)
     yield Step(Phase.JOINED, Op.DUMPABLE, At.INIT, (0,))
+
+
+def _time(runner: Runner) -> Iterator[Step]:
+    yield Step(Phase.JOINED, Op.UNSHARE, At.UNSHARE, (int(Namespace.TIME),))
+    offsets = runner.time_offsets or TimeOffsets()
+    args = (
+        *divmod(round(offsets.monotonic * NS_PER_S), NS_PER_S),
+        *divmod(round(offsets.boottime * NS_PER_S), NS_PER_S),
+    )
+    subject = f"monotonic {offsets.monotonic:g} boottime {offsets.boottime:g}"
+    yield Step(Phase.JOINED, Op.TIME_OFFSETS, At.TIME, args, subject=subject)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from runner.config import Namespace
+from runner.config import Capabilities, Credential, Namespace
+from runner.errors import ConfigError
 from runner.errors import ErrorLocation as At
 from runner.plan.steps import Op, Phase, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from runner.config import Rlimit, Runner
+
+_PROGRAM: Final = Phase.PROGRAM
+_SETPCAP: Final = Capabilities(permitted=frozenset({"SETPCAP"})).mask("permitted")
 
 
 def program(
@@ -23,97 +27,181 @@ def program(
     candidates: Sequence[bytes],
     files: Sequence[int],
     cgroups: Sequence[int] = (),
+    exec_file: int | None = None,
 ) -> list[Step]:
     """Plan one program: from the fork to its exec.
 
     `candidates` are the paths to try, `files[i]` is the index in the frame of the program's fd
-    i (or an FD_*), `cgroups` the indexes of what it writes "0" to.
+    i (or an FD_*), `cgroups` the indexes of what it writes "0" to, `exec_file` that of what is
+    executed instead of a path.
     """
     return [
-        *_process(files),
+        *_signals(runner),
+        *_files(runner, files),
+        *_session(runner),
         *_places(runner, cgroups),
+        *_scheduling(runner),
         *_rlimits(runner.rlimits),
         *_identity(runner),
-        *_exec(runner, candidates, len(files)),
+        *_exec(runner, candidates, len(files), exec_file),
     ]
 
 
-def _process(files: Sequence[int]) -> Iterator[Step]:
-    program = Phase.PROGRAM
-    yield Step(program, Op.SIGNALS, At.SIGNALS)
-    yield Step(program, Op.CLEAR_FDS, At.FCNTL, (len(files),))
-    yield Step(program, Op.PLACE_FDS, At.DUP3, data=struct.pack(f"={len(files)}i", *files))
-    yield Step(program, Op.SETSID, At.SETSID)
-    yield Step(program, Op.SESSION_KEYRING, At.KEYRING)
+def _signals(runner: Runner) -> Iterator[Step]:
+    masks = (_signal_mask(runner.ignored_signals), _signal_mask(runner.blocked_signals))
+    yield Step(_PROGRAM, Op.SIGNALS, At.SIGNALS, masks)
+    yield Step(_PROGRAM, Op.GETPID, At.GETPID)
+
+
+def _signal_mask(numbers: Collection[int]) -> int:
+    mask = sum(1 << (number - 1) for number in set(numbers))
+    return mask - 2**64 if mask >= 2**63 else mask  # arguments are signed: signal 64
+
+
+def _files(runner: Runner, files: Sequence[int]) -> Iterator[Step]:
+    if _waits(runner) or _stops(runner):
+        yield Step(_PROGRAM, Op.CLOSE_SYNC, At.CLOSE_WRITE)
+    yield Step(_PROGRAM, Op.CLEAR_FDS, At.FCNTL, (len(files),))
+    yield Step(_PROGRAM, Op.PLACE_FDS, At.DUP3, data=struct.pack(f"={len(files)}i", *files))
+
+
+def _session(runner: Runner) -> Iterator[Step]:
+    if not runner.retain_session:
+        yield Step(_PROGRAM, Op.SETSID, At.SETSID)
+    if runner.ctty:
+        yield Step(_PROGRAM, Op.CTTY, At.IOCTL)
+    yield Step(_PROGRAM, Op.SESSION_KEYRING, At.KEYRING)
 
 
 def _places(runner: Runner, cgroups: Sequence[int]) -> Iterator[Step]:
     """Enter the cgroups and directories, while we still have the rights to."""
     for index, fd in enumerate(cgroups):
-        yield Step(Phase.PROGRAM, Op.ENTER_CGROUP, At.CGROUP, (fd,), item=index)
+        yield Step(_PROGRAM, Op.ENTER_CGROUP, At.CGROUP, (fd,), item=index)
     if Namespace.CGROUP in runner.namespaces:
         # Now, so that the namespace's root is where the program is (cgroup_namespaces(7)).
-        yield Step(Phase.PROGRAM, Op.UNSHARE, At.UNSHARE, (int(Namespace.CGROUP),))
+        yield Step(_PROGRAM, Op.UNSHARE, At.UNSHARE, (int(Namespace.CGROUP),))
     if runner.work_dir:
         directory = (os.fsencode(runner.work_dir),)
-        yield Step(
-            Phase.PROGRAM, Op.CHDIR, At.CHDIR, strings=directory, subject=runner.work_dir
-        )
+        yield Step(_PROGRAM, Op.CHDIR, At.CHDIR, strings=directory, subject=runner.work_dir)
+
+
+def _scheduling(runner: Runner) -> Iterator[Step]:
+    """Set what exec keeps, before the ids change that some of it needs."""
+    if runner.umask is not None:
+        yield Step(_PROGRAM, Op.UMASK, At.UMASK, (runner.umask,))
+    if runner.nice is not None:
+        subject = str(runner.nice)
+        yield Step(_PROGRAM, Op.NICE, At.NICE, (runner.nice,), subject=subject)
+    if runner.cpus:
+        cpus = frozenset(runner.cpus)
+        words = max(cpus) // 64 + 1
+        mask = sum(1 << cpu for cpu in cpus).to_bytes(8 * words, "little")
+        subject = ",".join(map(str, sorted(cpus)))
+        yield Step(_PROGRAM, Op.AFFINITY, At.AFFINITY, data=mask, subject=subject)
+    if runner.personality is not None:
+        flags = (runner.personality,)
+        subject = hex(runner.personality)
+        yield Step(_PROGRAM, Op.PERSONALITY, At.PERSONALITY, flags, subject=subject)
+    if runner.oom_score_adj is not None:
+        value = str(runner.oom_score_adj)
+        strings = (value.encode(),)
+        yield Step(_PROGRAM, Op.OOM_SCORE_ADJ, At.OOM_SCORE, strings=strings, subject=value)
 
 
 def _rlimits(rlimits: Iterable[Rlimit]) -> Iterator[Step]:
     for index, limit in enumerate(rlimits):
         # RLIM_INFINITY is -1 here and all ones in the kernel: the same 64 bits.
         args = (limit.resource, limit.soft, limit.hard)
-        yield Step(
-            Phase.PROGRAM,
-            Op.RLIMIT,
-            At.SETRLIMIT,
-            args,
-            item=index,
-            subject=limit.name,
-        )
+        yield Step(_PROGRAM, Op.RLIMIT, At.SETRLIMIT, args, item=index, subject=limit.name)
 
 
 def _identity(runner: Runner) -> Iterator[Step]:
     """Change the ids, then give up what they allowed."""
-    program = Phase.PROGRAM
-    credential = runner.credential
-    if credential is not None:
-        denied = (
-            Namespace.USER in runner.namespaces and not runner.gid_mappings_enable_setgroups
-        )
-        if credential.groups or not denied:
-            groups = struct.pack(f"={len(credential.groups)}I", *credential.groups)
-            yield Step(program, Op.SETGROUPS, At.SETGROUPS, data=groups)
-        yield Step(program, Op.SETGID, At.SETGID, (credential.gid,))
-        yield Step(program, Op.SETUID, At.SETUID, (credential.uid,))
-        # fs.suid_dumpable may have made the memory that it borrows dumpable; exec sets it anew.
-        yield Step(program, Op.DUMPABLE, At.SETUID, (0,))
-    yield Step(program, Op.PARENT_DEATH, At.PARENT_DEATH, (int(signal.SIGKILL),))
-    if runner.drop_caps:
-        yield Step(program, Op.CAPSET, At.SET_CAP, (0,))
+    capabilities = runner.capabilities
+    if capabilities is not None:
+        bounding = capabilities.mask("bounding")
+        yield Step(_PROGRAM, Op.DROP_BOUNDING, At.BOUNDING, (bounding,))
+    if runner.credential is not None:
+        if capabilities is not None or runner.securebits is not None:
+            yield Step(_PROGRAM, Op.KEEP_CAPS, At.KEEP_CAPABILITY)
+        yield from _ids(runner)
+    yield Step(_PROGRAM, Op.PARENT_DEATH, At.PARENT_DEATH, (int(signal.SIGKILL),))
+    yield from _capabilities(runner)
     if runner.no_new_privs or runner.seccomp:
-        yield Step(program, Op.NO_NEW_PRIVS, At.SET_NO_NEW_PRIVS)
+        yield Step(_PROGRAM, Op.NO_NEW_PRIVS, At.SET_NO_NEW_PRIVS)
 
 
-def _exec(runner: Runner, candidates: Sequence[bytes], fd_count: int) -> Iterator[Step]:
-    program = Phase.PROGRAM
+def _ids(runner: Runner) -> Iterator[Step]:
+    credential = runner.credential
+    if not isinstance(credential, Credential):
+        message = f"Runner.credential: {credential!r}: names are looked up before it is planned"
+        raise ConfigError(message)
+    denied = Namespace.USER in runner.namespaces and not runner.gid_mappings_enable_setgroups
+    if credential.groups or not denied:
+        groups = struct.pack(f"={len(credential.groups)}I", *credential.groups)
+        yield Step(_PROGRAM, Op.SETGROUPS, At.SETGROUPS, data=groups)
+    yield Step(_PROGRAM, Op.SETGID, At.SETGID, (credential.gid,))
+    yield Step(_PROGRAM, Op.SETUID, At.SETUID, (credential.uid,))
+    # fs.suid_dumpable may have made the memory that it borrows dumpable; exec sets it anew.
+    yield Step(_PROGRAM, Op.DUMPABLE, At.SETUID, (0,))
+
+
+def _capabilities(runner: Runner) -> Iterator[Step]:
+    """Set the sets and lock them: securebits need a capability that the last step may drop."""
+    if runner.drop_caps:
+        yield Step(_PROGRAM, Op.CAPSET, At.SET_CAP)
+        return
+    wanted = runner.capabilities
+    if wanted is None:
+        if runner.securebits is not None:
+            yield Step(_PROGRAM, Op.SECUREBITS, At.DROP_CAPABILITY, (runner.securebits,))
+        return
+    effective, permitted, inheritable = (
+        wanted.mask(name) for name in ("effective", "permitted", "inheritable")
+    )
+    if runner.securebits is not None:
+        more = permitted | _SETPCAP
+        yield Step(_PROGRAM, Op.CAPSET, At.SET_CAP, (more, more, inheritable))
+    else:
+        yield Step(_PROGRAM, Op.CAPSET, At.SET_CAP, (effective, permitted, inheritable))
+    if wanted.ambient:
+        subject = ",".join(sorted(wanted.ambient))
+        yield Step(_PROGRAM, Op.AMBIENT, At.AMBIENT, (wanted.mask("ambient"),), subject=subject)
+    if runner.securebits is not None:
+        yield Step(_PROGRAM, Op.SECUREBITS, At.DROP_CAPABILITY, (runner.securebits,))
+        yield Step(_PROGRAM, Op.CAPSET, At.SET_CAP, (effective, permitted, inheritable))
+
+
+def _waits(runner: Runner) -> bool:
+    return runner.sync_func is not None or runner.stop_before_exec
+
+
+def _stops(runner: Runner) -> bool:
+    """Tell whether it stops itself before its filter: with one, a tracer has to come then."""
+    return runner.stop_before_seccomp or (runner.ptrace and bool(runner.seccomp))
+
+
+def _exec(
+    runner: Runner, candidates: Sequence[bytes], fd_count: int, exec_file: int | None
+) -> Iterator[Step]:
     argv = tuple(os.fsencode(word) for word in runner.args)
     envp = tuple(os.fsencode(f"{name}={value}") for name, value in runner.env.items())
-    yield Step(program, Op.CLOSE_RANGE, At.CLOSE_RANGE, (fd_count,))
-    yield Step(program, Op.ARGV, At.EXECVE, strings=argv)
-    yield Step(program, Op.ENVP, At.EXECVE, strings=envp)
-    if runner.sync_func is not None:
-        yield Step(program, Op.SYNC_WRITE, At.SYNC_WRITE)
-        yield Step(program, Op.SYNC_READ, At.SYNC_READ)
+    yield Step(_PROGRAM, Op.CLOSE_RANGE, At.CLOSE_RANGE, (fd_count,))
+    yield Step(_PROGRAM, Op.ARGV, At.EXECVE, strings=argv)
+    yield Step(_PROGRAM, Op.ENVP, At.EXECVE, strings=envp)
+    if _waits(runner):
+        yield Step(_PROGRAM, Op.SYNC_WRITE, At.SYNC_WRITE)
+        yield Step(_PROGRAM, Op.SYNC_READ, At.SYNC_READ)
+    if _stops(runner):
+        yield Step(_PROGRAM, Op.STOP, At.STOP)
+    elif runner.ptrace:
+        yield Step(_PROGRAM, Op.PTRACE_ME, At.PTRACE_ME)
     if runner.seccomp:
         # The last but one: it need allow nothing but what the program needs.
-        yield Step(program, Op.SECCOMP, At.SECCOMP, (0,), data=runner.seccomp)
-    yield Step(
-        program,
-        Op.EXEC,
-        At.EXECVE,
-        strings=tuple(candidates),
-        subject=os.fsdecode(argv[0]),
-    )
+        yield Step(_PROGRAM, Op.SECCOMP, At.SECCOMP, (0,), data=runner.seccomp)
+    subject = os.fsdecode(argv[0])
+    if exec_file is not None:
+        yield Step(_PROGRAM, Op.EXEC_FD, At.EXECVE, (exec_file,), subject=subject)
+    else:
+        paths = tuple(candidates)
+        yield Step(_PROGRAM, Op.EXEC, At.EXECVE, strings=paths, subject=subject)

@@ -95,8 +95,12 @@ def sources(
             slot += 1
 
 
-def new_root(path: str, mounts: Sequence[Mount]) -> Iterator[Step]:
+def new_root(
+    path: str, mounts: Sequence[Mount], *, hooks: Sequence[Step] = ()
+) -> Iterator[Step]:
     """Make a tmpfs at `path` the root, and put the mounts into it.
+
+    `hooks` run in it while it is below the old root, which they see.
 
     Every proc comes first: the kernel lets a user namespace mount one only while it can see
     another, in the old root (mount_too_revealing in fs/namespace.c). Then the old root is left;
@@ -105,7 +109,7 @@ def new_root(path: str, mounts: Sequence[Mount]) -> Iterator[Step]:
     made: set[str] = {"/"}
     slots = _slots(mounts)
     numbered = list(enumerate(zip(mounts, slots, strict=True)))
-    yield from _enter(path)
+    yield from _enter(path, hooks)
     for index, (mount, slot) in numbered:
         if mount.kind is MountKind.PROC:
             _refuse_hidden(mount, mounts)
@@ -167,7 +171,7 @@ def _mount(
     )
 
 
-def _enter(path: str) -> Iterator[Step]:
+def _enter(path: str, hooks: Sequence[Step]) -> Iterator[Step]:
     """Pivot into an empty tmpfs at once; the old root stays below it until it is left."""
     flags = _MS_NOSUID | _MS_NODEV
     yield _mount(At.MOUNT_TMPFS, path, flags=flags, fstype="tmpfs", data="mode=0755")
@@ -175,6 +179,7 @@ def _enter(path: str) -> Iterator[Step]:
     yield Step(
         Phase.SETUP, Op.CHDIR, At.MOUNT_CHDIR, strings=(os.fsencode(path),), subject=path
     )
+    yield from hooks
     yield Step(Phase.SETUP, Op.MKDIR, At.PIVOT_ROOT, (0o700, 1), (old,))
     yield Step(Phase.SETUP, Op.PIVOT_ROOT, At.PIVOT_ROOT, strings=(here, old), subject=path)
     yield Step(Phase.SETUP, Op.CHDIR, At.MOUNT_CHDIR, strings=(b"/",), subject="/")

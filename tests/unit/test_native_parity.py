@@ -18,6 +18,7 @@ PAYLOADS: dict[Op, tuple[str, int]] = {
     Op.SETGROUPS: ("BLOB", 0),
     Op.PLACE_FDS: ("BLOB", 0),
     Op.SECCOMP: ("BLOB", 0),
+    Op.AFFINITY: ("BLOB", 0),
     Op.WRITE_FILE: ("STRING_BLOB", 1),
     Op.OPEN_TREE: ("STRINGS", 1),
     Op.MOUNT_IDMAP: ("STRINGS", 2),
@@ -29,6 +30,9 @@ PAYLOADS: dict[Op, tuple[str, int]] = {
     Op.RMDIR: ("STRINGS", 1),
     Op.HOSTNAME: ("STRINGS", 1),
     Op.DOMAINNAME: ("STRINGS", 1),
+    Op.OOM_SCORE_ADJ: ("STRINGS", 1),
+    Op.SYSCTL: ("STRINGS", 2),
+    Op.HOOK: ("STRINGS", 0),
     Op.PIVOT_ROOT: ("STRINGS", 2),
     Op.SYMLINK: ("STRINGS", 2),
     Op.KEEP_FRESH: ("STRINGS", 2),
@@ -39,7 +43,7 @@ PAYLOADS: dict[Op, tuple[str, int]] = {
     Op.EXEC: ("STRINGS", 0),
 }
 NO_PAYLOAD = ("NONE", 0)
-FD_ARGS = {Op.ENTER_CGROUP: 0b0001}
+FD_ARGS = {Op.ENTER_CGROUP: 0b0001, Op.SETNS: 0b0001, Op.EXEC_FD: 0b0001, Op.HOOK: 0b1100}
 
 
 class Native(TypedDict):

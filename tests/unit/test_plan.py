@@ -158,6 +158,14 @@ FULL = Runner(
     namespaces=ALL_NAMESPACES,
     rlimits=(Rlimit.named("NOFILE", 64), Rlimit.named("CORE", 0)),
     work_dir="/tmp",
+    umask=0o027,
+    ctty=True,
+    nice=5,
+    cpus=(0, 65),
+    personality=0x0040000,
+    oom_score_adj=7,
+    ignored_signals=(1, 64),
+    blocked_signals=(2,),
     credential=Credential(1000, 1001, (5, 6)),
     seccomp=FILTER,
     drop_caps=True,
@@ -168,8 +176,10 @@ FULL = Runner(
 def test_program_with_everything_has_this_order() -> None:
     steps = program(FULL, cgroups=CGROUPS)
     assert [step.op for step in steps] == [
-        *(Op.SIGNALS, Op.CLEAR_FDS, Op.PLACE_FDS, Op.SETSID, Op.SESSION_KEYRING),
-        *(Op.ENTER_CGROUP, Op.ENTER_CGROUP, Op.UNSHARE, Op.CHDIR, Op.RLIMIT, Op.RLIMIT),
+        *(Op.SIGNALS, Op.GETPID, Op.CLOSE_SYNC, Op.CLEAR_FDS, Op.PLACE_FDS, Op.SETSID),
+        *(Op.CTTY, Op.SESSION_KEYRING, Op.ENTER_CGROUP, Op.ENTER_CGROUP, Op.UNSHARE),
+        *(Op.CHDIR, Op.UMASK, Op.NICE, Op.AFFINITY, Op.PERSONALITY, Op.OOM_SCORE_ADJ),
+        *(Op.RLIMIT, Op.RLIMIT),
         *(
             Op.SETGROUPS,
             Op.SETGID,
@@ -185,7 +195,7 @@ def test_program_with_everything_has_this_order() -> None:
 
 def test_program_with_nothing_has_no_step_that_was_not_asked_for() -> None:
     assert [step.op for step in program(Runner(args=("true",)))] == [
-        *(Op.SIGNALS, Op.CLEAR_FDS, Op.PLACE_FDS, Op.SETSID, Op.SESSION_KEYRING),
+        *(Op.SIGNALS, Op.GETPID, Op.CLEAR_FDS, Op.PLACE_FDS, Op.SETSID, Op.SESSION_KEYRING),
         *(Op.PARENT_DEATH, Op.CLOSE_RANGE, Op.ARGV, Op.ENVP, Op.EXEC),
     ]
 
@@ -284,7 +294,10 @@ def test_program_steps_carry_what_the_runner_says() -> None:
     assert by_op[Op.SETUID].args == (1000,)
     assert by_op[Op.SETGID].args == (1001,)
     assert by_op[Op.SECCOMP].data == FILTER
-    assert by_op[Op.CAPSET].args == (0,)
+    assert by_op[Op.CAPSET].args == ()  # all zeros
+    assert by_op[Op.SIGNALS].args == (1 - 2**63, 2)  # bit 63 in a signed word
+    assert by_op[Op.AFFINITY].data == struct.pack("=2Q", 1, 2)
+    assert by_op[Op.OOM_SCORE_ADJ].strings == (b"7",)
     assert [steps[place].args for place in places(steps, Op.ENTER_CGROUP)] == [(3,), (4,)]
     assert [steps[place].args for place in places(steps, Op.RLIMIT)] == [(7, 64, 64), (4, 0, 0)]
 
@@ -332,8 +345,10 @@ def test_program_unshares_only_the_cgroup_namespace(
 
 
 @given(runner=boxes())
-def test_clone_makes_all_namespaces_but_cgroup(runner: Runner) -> None:
-    assert plan.clone_flags(runner) == runner.namespaces & ~Namespace.CGROUP
+def test_clone_makes_all_namespaces_but_cgroup_and_time(runner: Runner) -> None:
+    # T21: clone(2) reads the bit of CLONE_NEWTIME as part of the exit signal.
+    later = Namespace.CGROUP | Namespace.TIME
+    assert plan.clone_flags(runner) == runner.namespaces & ~later
 
 
 @given(runner=boxes(), privileged=st.booleans())
@@ -544,7 +559,9 @@ def test_keeper_takes_its_ids_gives_up_privileges_then_hides(
     runner: Runner, privileged: bool
 ) -> None:
     joined = in_phase(plan.box(runner, privileged=privileged), Phase.JOINED)
-    wanted = [Op.SETGID, Op.SETUID] if any(m.inside == 0 for m in runner.uid_mappings) else []
+    wanted = [Op.UNSHARE, Op.TIME_OFFSETS] if Namespace.TIME in runner.namespaces else []
+    if any(m.inside == 0 for m in runner.uid_mappings):
+        wanted += [Op.SETGID, Op.SETUID]
     wanted += [Op.SECUREBITS, Op.DROP_BOUNDING] if runner.drop_caps else []
     # A change of ids makes a process dumpable again, so this is the last.
     assert [step.op for step in joined] == [*wanted, Op.DUMPABLE]

@@ -30,10 +30,11 @@ FD_COUNT = 7
 HEADER_SIZE, STEP_SIZE = 16, 56  # native/wire.h asserts them
 
 STRINGS = {Op.MOUNT: 4, Op.PIVOT_ROOT: 2, Op.SYMLINK: 2, Op.KEEP_FRESH: 2, Op.ID_MAP: 2}
-STRINGS[Op.MOUNT_IDMAP] = 2
+STRINGS |= {Op.MOUNT_IDMAP: 2, Op.SYSCTL: 2, Op.OOM_SCORE_ADJ: 1}
 STRINGS |= dict.fromkeys((Op.OPEN_TREE, Op.MOVE_MOUNT, Op.UMOUNT, Op.CHDIR, Op.MKDIR), 1)
 STRINGS |= dict.fromkeys((Op.MKNOD, Op.RMDIR, Op.HOSTNAME, Op.DOMAINNAME, Op.WRITE_FILE), 1)
-ANY_STRINGS = (Op.ARGV, Op.ENVP, Op.EXEC)
+ANY_STRINGS = (Op.ARGV, Op.ENVP, Op.EXEC, Op.HOOK)
+FD_ARGS = {Op.ENTER_CGROUP: (0,), Op.SETNS: (0,), Op.EXEC_FD: (0,), Op.HOOK: (2, 3)}
 
 int64s = st.integers(-(2**63), 2**63 - 1)
 texts = st.binary(max_size=40).map(lambda text: text.replace(b"\0", b""))
@@ -67,11 +68,12 @@ def steps(draw: st.DrawFn) -> Step:
     if op is Op.PLACE_FDS:
         files = draw(st.lists(st.integers(-3, FD_COUNT - 1), max_size=6))
         data = struct.pack(f"={len(files)}i", *files)
-    elif op in {Op.SETGROUPS, Op.SECCOMP, Op.WRITE_FILE}:
+    elif op in {Op.SETGROUPS, Op.SECCOMP, Op.WRITE_FILE, Op.AFFINITY}:
         data = draw(st.binary(max_size=64))
     args = draw(st.lists(int64s, max_size=4))
-    if op is Op.ENTER_CGROUP:
-        args[:1] = [draw(st.integers(-1, FD_COUNT - 1))]
+    for place in FD_ARGS.get(op, ()):
+        args += [0] * (place + 1 - len(args))
+        args[place] = draw(st.integers(-1, FD_COUNT - 1))
     return Step(
         draw(st.sampled_from(Phase)),
         op,

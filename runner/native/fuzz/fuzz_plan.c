@@ -35,8 +35,10 @@ static void use(const struct step *step, unsigned fd_count)
         touch(step->strings[i], strlen(step->strings[i]) + 1);
     must(step->strings[step->string_count] == NULL);
     touch(step->data, step->length);
-    if (step->op == OP_enter_cgroup)
+    if (step->op == OP_enter_cgroup || step->op == OP_setns || step->op == OP_exec_fd)
         must(step->arg[0] >= -1 && step->arg[0] < (int64_t)fd_count);
+    for (int i = 2; step->op == OP_hook && i < 4; i++)
+        must(step->arg[i] >= -1 && step->arg[i] < (int64_t)fd_count);
     for (size_t i = 0; step->op == OP_place_fds && i < step->length; i += sizeof(int32_t)) {
         int32_t source;
         memcpy(&source, step->data + i, sizeof source);

@@ -1,0 +1,120 @@
+"""What a `Runner` names on the host, found and opened before any process exists.
+
+Fds that travel with the request that makes a sandbox: namespaces to join, the output of hooks.
+And what is looked up: programs of hooks, ids by name, who may write the id maps.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+
+from runner import idmap
+from runner.config import Namespace
+from runner.errors import ConfigError
+from runner.plan import HookFiles
+
+if TYPE_CHECKING:
+    import contextlib
+    from runner.config import Hook, Join, Runner
+    from runner.host import Host
+
+_NS_GET_NSTYPE: Final = 0xB703  # ioctl_ns(2), Linux 4.11
+
+_NS_FILES: Final = {
+    Namespace.MOUNT: "mnt",
+    Namespace.CGROUP: "cgroup",
+    Namespace.UTS: "uts",
+    Namespace.IPC: "ipc",
+    Namespace.USER: "user",
+    Namespace.PID: "pid",
+    Namespace.NETWORK: "net",
+    Namespace.TIME: "time",
+}
+
+
+class Sent(NamedTuple):
+    """Fds of the frame, and which of them is what: `join` and `hooks` hold indexes."""
+
+    fds: tuple[int, ...]
+    join: tuple[int, ...]
+    hooks: tuple[HookFiles, ...]
+
+
+def gather(runner: Runner, opened: contextlib.ExitStack) -> Sent:
+    """Open what goes with the request; `opened` closes it. Raises ConfigError."""
+    for number, fd in enumerate(runner.files):
+        if fd >= 0:
+            _check_open(f"Runner.files[{number}]", fd)
+    if runner.exec_file is not None:
+        _check_executable(runner.exec_file)
+    fds: list[int] = []
+    for number, join in enumerate(runner.join):
+        fds.append(_open_namespace(f"Runner.join[{number}]", join))
+        opened.callback(os.close, fds[-1])
+    join_indexes = tuple(range(len(fds)))
+    hooks = []
+    for number, hook in enumerate(runner.hooks):
+        field = f"Runner.hooks[{number}]"
+        outputs = []
+        for fd in (hook.stdout, hook.stderr):
+            outputs.append(-1 if fd is None else len(fds))
+            if fd is not None:
+                _check_open(field, fd)
+                fds.append(fd)
+        hooks.append(HookFiles(_find_program(field, hook), *outputs))
+    return Sent(tuple(fds), join_indexes, tuple(hooks))
+
+
+def with_ids(runner: Runner, host: Host) -> tuple[Runner, tuple[bytes, bytes] | None]:
+    """Give the runner with its maps and ids as numbers, and who writes the maps if not we."""
+    runner = idmap.with_default_maps(runner, euid=host.euid, egid=os.getegid())
+    return runner, None
+
+
+def _check_open(field: str, fd: int) -> None:
+    try:
+        os.fstat(fd)
+    except OSError:
+        _refuse(field, fd, "not an open file descriptor")
+
+
+def _check_executable(fd: int) -> None:
+    _check_open("Runner.exec_file", fd)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        _refuse("Runner.exec_file", fd, "not a regular file")
+
+
+def _open_namespace(field: str, join: Join) -> int:
+    """Open a namespace and see that it is of the type that is asked for."""
+    name = _NS_FILES[join.namespace]
+    path = join.path or f"/proc/{join.pid}/ns/{name}"
+    try:
+        # O_NONBLOCK: the path may be anything, a FIFO too.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        _refuse(field, path, f"cannot be opened: {error.strerror}")
+    try:
+        kind = fcntl.ioctl(fd, _NS_GET_NSTYPE)
+    except OSError:
+        kind = None
+    if kind != join.namespace:
+        os.close(fd)
+        _refuse(field, path, f"not a {name} namespace")
+    return fd
+
+
+def _find_program(field: str, hook: Hook) -> bytes:
+    name = hook.args[0]
+    path = shutil.which(name, path=hook.env.get("PATH", os.defpath))
+    if path is None:
+        _refuse(f"{field}.args", name, "there is no such program on the host")
+    return os.fsencode(os.path.abspath(path))
+
+
+def _refuse(field: str, value: object, why: str) -> NoReturn:
+    message = f"{field}: {value!r}: {why}"
+    raise ConfigError(message)
