@@ -20,14 +20,17 @@ import pytest
 
 import runner
 from runner import (
+    Capabilities,
     ChildError,
     Credential,
     ErrorLocation,
+    Hook,
     IdMap,
     Mount,
     Namespace,
     Rlimit,
     Runner,
+    TimeOffsets,
     helper,
     plan,
     wire,
@@ -41,19 +44,11 @@ pytestmark = pytest.mark.userns
 USER_MOUNT = Namespace.USER | Namespace.MOUNT | Namespace.PID
 # x86_64 and aarch64 number these alike only by luck: ask the headers.
 SYSCALL_NAMES = (
-    *("capset", "chdir", "clone", "close_range", "dup2", "fcntl", "keyctl", "mount"),
-    *(
-        "mount_setattr",
-        "pipe2",
-        "pivot_root",
-        "prctl",
-        "recvfrom",
-        "rmdir",
-        "rt_sigprocmask",
-        "sendto",
-        "setns",
-    ),
-    *("sethostname", "setsid", "umount2", "unshare"),
+    *("capset", "chdir", "clone", "close", "close_range", "dup2", "fcntl", "getpid"),
+    *("ioctl", "keyctl", "kill", "mount", "mount_setattr", "openat", "personality", "pipe2"),
+    *("pivot_root", "prctl", "ptrace", "recvfrom", "rmdir", "rt_sigprocmask", "sendto"),
+    *("sethostname", "setns", "setpriority", "setsid", "socket", "umask", "umount2"),
+    *("unshare",),
 )
 
 
@@ -92,6 +87,13 @@ LINKS = (Mount.symlink("usr/bin", "/bin"), Mount.symlink("usr/lib", "/lib"))
 MS_REMOUNT_ROOT = 32 | 4096 | 1 | 2 | 4
 MS_PRIVATE = 16384 | 1 << 18
 PR_CAPBSET_DROP, PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_SECUREBITS = 24, 1, 38, 28
+PR_SET_KEEPCAPS, PR_CAP_AMBIENT = 8, 47
+CAPABILITY = Capabilities.all_of(["KILL"])
+ALLOW_ALL = b"\x06\0\0\0\0\0\xff\x7f"
+NEW_NET = Namespace.USER | Namespace.NETWORK
+
+
+DEV_NULL = os.open("/dev/null", os.O_RDONLY)
 
 
 def go_on(pid: int) -> None:
@@ -190,6 +192,50 @@ LOCATIONS: dict[ErrorLocation, Fault] = {
         errno.EPERM,
         deny="prctl",
         arg=(0, PR_CAPBSET_DROP),
+    ),
+    At.CLOSE_WRITE: Fault({"sync_func": go_on}, errno.EIO, deny="close"),
+    At.GETPID: Fault({}, errno.ENOSYS, deny="getpid"),
+    At.KEEP_CAPABILITY: Fault(
+        {"namespaces": USER_MOUNT, "credential": Credential(0, 0), "capabilities": CAPABILITY},
+        errno.EPERM,
+        deny="prctl",
+        arg=(0, PR_SET_KEEPCAPS),
+    ),
+    At.IOCTL: Fault({"ctty": True, "files": (DEV_NULL,)}, errno.ENOTTY),
+    At.PTRACE_ME: Fault({"ptrace": True}, errno.EPERM, deny="ptrace"),
+    At.STOP: Fault(
+        {"stop_before_seccomp": True, "seccomp": ALLOW_ALL}, errno.EPERM, deny="kill"
+    ),
+    At.TIME: Fault(
+        {
+            "namespaces": Namespace.USER | Namespace.TIME,
+            "time_offsets": TimeOffsets(monotonic=-1e9),
+        },
+        errno.ERANGE,
+    ),
+    At.NETWORK: Fault(
+        {"namespaces": NEW_NET, "loopback": True}, errno.EAFNOSUPPORT, deny="socket"
+    ),
+    At.HOOK: Fault(
+        {"namespaces": USER_MOUNT, "hooks": (Hook(args=("true",)), Hook(args=("false",)))},
+        errno.ECANCELED,
+        index=1,
+    ),
+    At.SYSCTL: Fault(
+        {"namespaces": NEW_NET, "sysctls": {"net.ipv4.ip_forward": "1", "net.no.such": "1"}},
+        errno.ENOENT,
+        index=1,
+    ),
+    At.UMASK: Fault({"umask": 0o22}, errno.ENOSYS, deny="umask"),
+    At.OOM_SCORE: Fault({"oom_score_adj": 1}, errno.EPERM, deny="prctl", arg=(0, 3)),
+    At.NICE: Fault({"nice": 1}, errno.EACCES, deny="setpriority"),
+    At.AFFINITY: Fault({"cpus": (4095,)}, errno.EINVAL),
+    At.PERSONALITY: Fault({"personality": 0}, errno.EINVAL, deny="personality"),
+    At.AMBIENT: Fault(
+        {"namespaces": USER_MOUNT, "capabilities": CAPABILITY},
+        errno.EPERM,
+        deny="prctl",
+        arg=(0, PR_CAP_AMBIENT),
     ),
     At.KEYRING: Fault({}, errno.EDQUOT, deny="keyctl"),
     At.PIPE: Fault({}, errno.EMFILE, deny="pipe2"),

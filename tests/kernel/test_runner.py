@@ -27,6 +27,7 @@ from runner import (
     Runner,
     Status,
 )
+from tests.kernel.starting import output_of, script, status_fields
 
 pytestmark = pytest.mark.userns
 
@@ -44,33 +45,6 @@ NAMESPACES = {
     "pid": Namespace.PID,
     "net": Namespace.NETWORK,
 }
-
-
-def output_of(*args: str, stderr: bool = False, **fields: Any) -> str:  # noqa: ANN401
-    """Start a program with its stdout in a pipe and give what it wrote."""
-    reading, writing = os.pipe()
-    try:
-        options = {"files": (0, writing, writing if stderr else 2)} | fields
-        with runner.start(Runner(args=args, **options)) as process:
-            os.close(writing)
-            writing = -1
-            with open(reading, closefd=False) as pipe:
-                text = pipe.read()
-            process.wait()
-        return text
-    finally:
-        os.close(reading)
-        if writing >= 0:
-            os.close(writing)
-
-
-def script(text: str, **fields: Any) -> str:  # noqa: ANN401
-    return output_of("/bin/sh", "-c", text, **fields)
-
-
-def status_fields(**fields: Any) -> dict[str, str]:  # noqa: ANN401
-    lines = output_of("/bin/cat", "/proc/self/status", **fields).splitlines()
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def test_args_are_argv_and_args0_is_the_path() -> None:  # F1
