@@ -39,7 +39,7 @@ demo: build ## judge the example submissions on two workers
 	@$(PYTHON) worker.py --demo examples
 
 test: build ## run every test, as root and as a plain user where we are root
-	@.ci/need g++=g++ javac=default-jdk-headless
+	@.ci/need g++=g++ javac=default-jdk-headless newuidmap=uidmap pasta=passt ip=iproute2
 	@status=0; $(PYTHON) -m pytest || status=1; \
 	if [ "$$(id -u)" = 0 ]; then \
 	    echo; echo 'The same again as uid 65534:'; \

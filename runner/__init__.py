@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Limits,
         Mount,
         Namespace,
+        Network,
         Rlimit,
         Runner,
         TimeOffsets,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "config": "ADDR_NO_RANDOMIZE ALL_NAMESPACES RLIM_INFINITY Capabilities Credential Hook "
-    "IdMap Join Limits Mount Namespace Rlimit Runner TimeOffsets User Where",
+    "IdMap Join Limits Mount Namespace Network Rlimit Runner TimeOffsets User Where",
     "errors": "ChildError ConfigError ErrorLocation HostError ProtocolError SandboxError",
     "process": "Process start",
     "result": "Result Status",
@@ -72,6 +73,7 @@ __all__ = [
     "MiB",
     "Mount",
     "Namespace",
+    "Network",
     "Process",
     "ProtocolError",
     "Result",

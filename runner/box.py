@@ -8,9 +8,20 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from runner import guarantees, idmap, measure, plan, rlimits, rootfs, streams, wire
+from runner import (
+    guarantees,
+    idmap,
+    measure,
+    network,
+    plan,
+    resolve,
+    rlimits,
+    rootfs,
+    streams,
+    wire,
+)
 from runner.cgroup import Groups, Parent
-from runner.config import ALL_NAMESPACES, Limits, Mount, Namespace, Runner
+from runner.config import ALL_NAMESPACES, Limits, Mount, Namespace, Network, Runner
 from runner.errors import HostError
 from runner.helper import Keeper
 from runner.host import Host, detect
@@ -36,7 +47,7 @@ class BoxConfig:
     root: tuple[Mount, ...] | None
     seccomp: bytes
     host_name: str
-    share_net: bool
+    network: Network
     require: frozenset[str]
 
 
@@ -77,14 +88,16 @@ class Box:
             self._runner, ids = _runner(config, self._host, self.keeper.pid)
             self._credential = ids.credential
             owner = idmap.owner_maps(ids, euid=self._host.euid, egid=os.getegid())
+            sent = resolve.gather(self._runner, undo)
             steps = plan.box(
                 self._runner,
                 privileged=self._host.privileged,
                 drop_groups=self._host.maps_ids,
                 owner=owner,
+                hooks=sent.hooks,
             )
             flags = int(plan.clone_flags(self._runner))
-            self.init_pid = self.keeper.start(steps, clone_flags=flags)
+            self.init_pid = self.keeper.start(steps, clone_flags=flags, fds=sent.fds)
             self.reusable = rootfs.can_be_put_back(self._runner.mounts)
             self.enforced = guarantees.enforced(
                 self._runner, self._groups, own_user=ids.separate, host=self._host
@@ -187,8 +200,10 @@ def _runner(config: BoxConfig, host: Host, keeper: int) -> tuple[Runner, idmap.I
         uid_map=host.uid_map,
         gid_map=host.gid_map,
     )
-    root = rootfs.default_root(host.root_entries) if config.root is None else config.root
-    without = Namespace.NETWORK if config.share_net else Namespace(0)
+    root = list(rootfs.default_root(host.root_entries) if config.root is None else config.root)
+    without = Namespace.NETWORK if config.network is Network.HOST else Namespace(0)
+    if config.root is None and config.network is not Network.NONE:
+        root += rootfs.resolver()
     runner = Runner(
         args=("sandbox",),
         namespaces=ALL_NAMESPACES & ~without,
@@ -199,6 +214,8 @@ def _runner(config: BoxConfig, host: Host, keeper: int) -> tuple[Runner, idmap.I
         gid_mappings=ids.gid_mappings,
         seccomp=config.seccomp,
         drop_caps=True,
+        files=(),
+        hooks=(network.pasta(),) if config.network is Network.PASTA else (),
     )
     return runner, ids
 

@@ -54,7 +54,8 @@ def enforced(
     # RLIMIT_NPROC does not hold for the host's uid 0 (setrlimit(2)).
     limited = None if host.euid == 0 and not own_user else "rlimit"
     by_group: Mapping[str, str] = {} if groups is None else groups.enforces
-    network = "namespace" if Namespace.NETWORK in runner.namespaces else None
+    alone = Namespace.NETWORK in runner.namespaces and not runner.hooks
+    network = "namespace" if alone else None
     held: dict[str, str | None] = {
         "cpu_time": by_group.get("cpu_time", "proc"),
         "wall_time": "keeper",

@@ -76,6 +76,11 @@ def etc() -> list[Mount]:
     return binds + files
 
 
+def resolver() -> list[Mount]:
+    """Show what the host finds names on its network by; of use to who has one."""
+    return [Mount.bind("/etc/resolv.conf", optional=True)]
+
+
 def kernel_file_systems() -> list[Mount]:
     """Give /proc and /dev."""
     return [Mount.proc(), Mount.dev()]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runner import guarantees, streams
 from runner.box import Box, BoxConfig, Program
-from runner.config import Limits, check_args, check_env
+from runner.config import Limits, Network, check_args, check_env
+from runner.config.checks import refuse
 from runner.errors import ChildError, ErrorLocation
 from runner.helper import signals_held
 
@@ -50,7 +51,8 @@ class Sandbox:
     env        their environment; None is DEFAULT_ENV
     limits     of each run that gives none
     policy     a stock seccomp policy's name, a BPF program, or None for no filter
-    share_net  keep the host's network, its abstract sockets too
+    network    "none", "host" (its abstract sockets too), or "pasta": one that reaches the
+               outside, where that program is installed
     require    guarantees (see GUARANTEES) without which it must not start
 
     It starts at the first run, or by `start`. Raises ConfigError for what cannot be meant.
@@ -66,7 +68,7 @@ class Sandbox:
         limits: Limits | None = None,
         policy: str | bytes | None = "default",
         host_name: str = "sandbox",
-        share_net: bool = False,
+        network: Network | str = Network.NONE,
         require: Collection[str] = (),
     ) -> None:
         guarantees.check_known(require)
@@ -75,7 +77,7 @@ class Sandbox:
             root=None if root is None else tuple(root),
             seccomp=_load_policy(policy),
             host_name=host_name,
-            share_net=share_net,
+            network=_network(network),
             require=frozenset(require),
         )
         self._work_dir = work_dir
@@ -211,6 +213,13 @@ _RUN_OPTIONS: Final = frozenset({"stdin", "stdout", "stderr", "capture_limit"})
 def _env_items(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     check_env(env)
     return tuple(env.items())
+
+
+def _network(network: Network | str) -> Network:
+    try:
+        return Network(network)
+    except ValueError:
+        refuse("network", network, "known are none, host, pasta")
 
 
 def _load_policy(policy: str | bytes | None) -> bytes:

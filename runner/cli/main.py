@@ -142,7 +142,9 @@ def _settings(options: SimpleNamespace) -> dict[str, Any]:
         uid, gid = options.user
         message = f"--user: '{uid}:{gid}': inside, the ids are always {PROGRAM_ID}:{PROGRAM_ID}"
         raise ConfigError(message)
-    settings: dict[str, Any] = {"share_net": options.share_net}
+    settings: dict[str, Any] = {}
+    if options.share_net or options.network is not None:
+        settings["network"] = "host" if options.share_net else options.network
     if options.host_name is not None:
         settings["host_name"] = options.host_name
     if options.require is not None:

@@ -110,8 +110,10 @@ OPTIONS: Final = (
     Option(_F, "writable", ("--writable",), "", None,
            "let it write in the current directory, which is shown read-only otherwise"),
 
+    Option(_I, "network", ("--net",), "none|host|pasta", values.network,
+           "its network: none, this host's own, or one by pasta that reaches the outside"),
     Option(_I, "share_net", ("--share-net",), "", None,
-           "leave it this host's network; otherwise it has none"),
+           "the same as --net host"),
     Option(_I, "policy", ("--policy",), "NAME|FILE", values.file_name,
            "seccomp policy: a stock one by name, or a policy file, written with a slash"),
     Option(_I, "no_seccomp", ("--no-seccomp",), "", None,

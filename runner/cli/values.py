@@ -134,6 +134,13 @@ def host_name(text: str) -> str:
     return text
 
 
+def network(text: str) -> str:
+    """Read what a sandbox has for a network."""
+    if text not in {"none", "host", "pasta"}:
+        _refuse(text, "known are none, host, pasta")
+    return text
+
+
 def file_name(text: str) -> str:
     """Read a path to open; whether it opens shows when it is opened."""
     if not text:

@@ -11,6 +11,7 @@ from runner.config.ids import (
     IdMap,
     Join,
     Namespace,
+    Network,
     TimeOffsets,
     User,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "Mount",
     "MountKind",
     "Namespace",
+    "Network",
     "Rlimit",
     "Runner",
     "TimeOffsets",

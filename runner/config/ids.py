@@ -47,6 +47,14 @@ ALL_NAMESPACES: Final = (
 )  # but for TIME: with no offset it changes nothing, and it costs a fork that copies
 
 
+class Network(enum.Enum):
+    """What a sandbox has for a network: nothing, the host's own, or one by pasta(1)."""
+
+    NONE = "none"
+    HOST = "host"
+    PASTA = "pasta"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class IdMap:
     """One line of user_namespaces(7)' uid_map or gid_map."""

@@ -113,6 +113,7 @@ BAD_VALUES: dict[str, list[tuple[str, str]]] = {
         ("/nowhere", "'/nowhere': No such file or directory"),
         ("/etc/passwd", "'/etc/passwd': it is not a directory"),
     ],
+    "--net": [("bridge", "'bridge': known are none, host, pasta")],
     "--policy": [("", f"''{_EMPTY}")],
     "--hostname": [
         ("", "'': a host name has 1 to 64 bytes"),

@@ -73,7 +73,6 @@ def test_settings_without_options_are_the_defaults(
         "root": None,
         "work_dir": str(tmp_path),
         "limits": Limits(),
-        "share_net": False,
     }
     assert recorder.ran == (["prog", "-x"], {"stdin": 0, "stdout": 1, "stderr": 2})
 
@@ -81,7 +80,8 @@ def test_settings_without_options_are_the_defaults(
 @pytest.mark.parametrize(
     ("words", "name", "value"),
     [
-        (["--share-net"], "share_net", True),
+        (["--share-net"], "network", "host"),
+        (["--net", "pasta"], "network", "pasta"),
         (["--hostname", "box"], "host_name", "box"),
         (["--no-seccomp"], "policy", None),
         (["--policy", "strict"], "policy", "strict"),

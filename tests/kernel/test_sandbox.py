@@ -108,7 +108,7 @@ def test_guarantees_are_all_named(sandbox: Sandbox) -> None:
 
 
 def test_guarantee_that_is_not_given_is_refused_when_required() -> None:
-    sandbox = Sandbox(share_net=True, require=["network"])
+    sandbox = Sandbox(network="host", require=["network"])
     with pytest.raises(HostError, match="the guarantee 'network' cannot be given"):
         sandbox.start()
     with pytest.raises(ConfigError, match="'teleport': known are cpu_time"):
