@@ -6,19 +6,21 @@ And what is looked up: programs of hooks, ids by name, who may write the id maps
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 import shutil
 import stat
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from runner import idmap
-from runner.config import Namespace
-from runner.errors import ConfigError
+from runner import accounts, idmap, subid
+from runner.config import Credential, Namespace, User
+from runner.config.checks import refuse
 from runner.plan import HookFiles
 
 if TYPE_CHECKING:
     import contextlib
+
     from runner.config import Hook, Join, Runner
     from runner.host import Host
 
@@ -60,32 +62,76 @@ def gather(runner: Runner, opened: contextlib.ExitStack) -> Sent:
     for number, hook in enumerate(runner.hooks):
         field = f"Runner.hooks[{number}]"
         outputs = []
-        for fd in (hook.stdout, hook.stderr):
-            outputs.append(-1 if fd is None else len(fds))
-            if fd is not None:
-                _check_open(field, fd)
-                fds.append(fd)
+        for output in (hook.stdout, hook.stderr):
+            outputs.append(-1 if output is None else len(fds))
+            if output is not None:
+                _check_open(field, output)
+                fds.append(output)
         hooks.append(HookFiles(_find_program(field, hook), *outputs))
     return Sent(tuple(fds), join_indexes, tuple(hooks))
 
 
-def with_ids(runner: Runner, host: Host) -> tuple[Runner, tuple[bytes, bytes] | None]:
-    """Give the runner with its maps and ids as numbers, and who writes the maps if not we."""
+def with_ids(runner: Runner, host: Host) -> tuple[Runner, dict[str, list[str]]]:
+    """Give the runner with its maps and ids as numbers, and the commands that write the maps.
+
+    Those stand for "uid_map" and "gid_map" where we may not write them. Raises ConfigError for
+    ids that are nobody's to give, HostError where the helpers are missing.
+    """
+    if isinstance(runner.credential, User):
+        root = runner.root or ("" if runner.pivot_root else "/")
+        credential = accounts.credential(runner.credential, root=root, mounts=runner.mounts)
+        runner = dataclasses.replace(runner, credential=credential)
+    if Namespace.USER not in runner.namespaces:
+        return runner, {}
     runner = idmap.with_default_maps(runner, euid=host.euid, egid=os.getegid())
-    return runner, None
+    commands = {}
+    for kind, maps, namespace in (
+        (subid.Kind.UID, runner.uid_mappings, host.uid_map),
+        (subid.Kind.GID, runner.gid_mappings, host.gid_map),
+    ):
+        own = host.euid if kind is subid.Kind.UID else os.getegid()
+        if [(m.outside, m.count) for m in maps] == [(own, 1)]:
+            continue  # everybody's right, and checked sooner than looked up
+        if host.maps_ids:
+            grant = subid.Grant(kind=kind, own=own, namespace=namespace)
+        else:
+            grant = subid.read_grant(kind, namespace)
+        field = f"Runner.{kind.value}_mappings"
+        subid.check_maps(maps, grant, field=field, privileged=host.maps_ids)
+        if subid.needs_helper(maps, grant.own, privileged=host.maps_ids):
+            helper = subid.find_helper(kind)
+            commands[f"{kind.value}_map"] = subid.helper_command(helper, maps, grant.own)
+    _check_credential(runner)
+    return runner, commands
+
+
+def _check_credential(runner: Runner) -> None:
+    """Refuse ids that the program's user namespace will not have."""
+    credential = runner.credential
+    if not isinstance(credential, Credential):
+        return
+    for name, ids, maps in (
+        ("uid", (credential.uid,), runner.uid_mappings),
+        ("gid", (credential.gid,), runner.gid_mappings),
+        ("groups", credential.groups, runner.gid_mappings),
+    ):
+        for number in ids:
+            if not any(0 <= number - m.inside < m.count for m in maps):
+                field = f"Runner.credential.{name}"
+                refuse(field, number, "no map of the user namespace has it: add it to one")
 
 
 def _check_open(field: str, fd: int) -> None:
     try:
         os.fstat(fd)
     except OSError:
-        _refuse(field, fd, "not an open file descriptor")
+        refuse(field, fd, "not an open file descriptor")
 
 
 def _check_executable(fd: int) -> None:
     _check_open("Runner.exec_file", fd)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
-        _refuse("Runner.exec_file", fd, "not a regular file")
+        refuse("Runner.exec_file", fd, "not a regular file")
 
 
 def _open_namespace(field: str, join: Join) -> int:
@@ -96,14 +142,14 @@ def _open_namespace(field: str, join: Join) -> int:
         # O_NONBLOCK: the path may be anything, a FIFO too.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        _refuse(field, path, f"cannot be opened: {error.strerror}")
+        refuse(field, path, f"cannot be opened: {error.strerror}")
     try:
         kind = fcntl.ioctl(fd, _NS_GET_NSTYPE)
     except OSError:
         kind = None
     if kind != join.namespace:
         os.close(fd)
-        _refuse(field, path, f"not a {name} namespace")
+        refuse(field, path, f"not a {name} namespace")
     return fd
 
 
@@ -111,10 +157,5 @@ def _find_program(field: str, hook: Hook) -> bytes:
     name = hook.args[0]
     path = shutil.which(name, path=hook.env.get("PATH", os.defpath))
     if path is None:
-        _refuse(f"{field}.args", name, "there is no such program on the host")
+        refuse(f"{field}.args", name, "there is no such program on the host")
     return os.fsencode(os.path.abspath(path))
-
-
-def _refuse(field: str, value: object, why: str) -> NoReturn:
-    message = f"{field}: {value!r}: {why}"
-    raise ConfigError(message)

@@ -12,7 +12,7 @@ from runner.plan.steps import Op, Phase, Step
 from runner.units import NS_PER_S, seconds_to_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from runner.config import Hook, IdMap, Runner
 
@@ -30,7 +30,7 @@ def box(
     drop_groups: bool | None = None,
     owner: tuple[bytes, bytes] | None = None,
     join: Sequence[int] = (),
-    map_helpers: tuple[bytes, bytes] | None = None,
+    map_helpers: Mapping[str, Sequence[str]] | None = None,
     hooks: Sequence[HookFiles] = (),
 ) -> list[Step]:
     """Plan the sandbox of a `Runner`: its namespaces' inside, and what the keeper does once.
@@ -40,7 +40,8 @@ def box(
     `drop_groups`: it may, and does (None: if privileged); inside, setgroups is denied.
     `owner`: the maps of mounts whose files are to be the program's; see `idmap.owner_maps`.
     `join`: for each of `runner.join` the index in the frame of its namespace.
-    `map_helpers`: the paths of newuidmap and newgidmap, where they are to write the maps.
+    `map_helpers`: the commands that write "uid_map" and "gid_map", where the keeper may not;
+    in them "{pid}" is the process whose map it is.
     `hooks`: for each of `runner.hooks` the indexes in the frame of its stdout and stderr.
     """
     return [
@@ -48,7 +49,7 @@ def box(
         *_keep_proc(runner),
         *(root.sources(runner.mounts, Phase.EARLY, owner) if privileged else ()),
         *_join(runner, join),
-        *_maps(runner, map_helpers),
+        *_maps(runner, map_helpers or {}),
         *_hooks(runner, Where.OUTSIDE, hooks),
         *_setup(runner, privileged=privileged, hooks=hooks),
         *_joined(runner),
@@ -98,41 +99,33 @@ def _join(runner: Runner, fds: Sequence[int]) -> Iterator[Step]:
         )
 
 
-def _maps(runner: Runner, helpers: tuple[bytes, bytes] | None) -> Iterator[Step]:
+def _maps(runner: Runner, helpers: Mapping[str, Sequence[str]]) -> Iterator[Step]:
+    """Write the maps, and before that of the gids, setgroups: later is too late."""
     if Namespace.USER not in runner.namespaces:
         return
-    if helpers is not None:
-        # They leave setgroups allowed, as the ranges were delegated by root.
-        yield _map_helper(helpers[0], runner.uid_mappings)
-        yield _map_helper(helpers[1], runner.gid_mappings)
-        return
     setgroups = b"allow" if runner.gid_mappings_enable_setgroups else b"deny"
-    uid_map, gid_map = runner.uid_mappings, runner.gid_mappings
-    for name, text in (
-        (b"uid_map", _map_text(uid_map)),
-        (b"setgroups", setgroups),
-        (b"gid_map", _map_text(gid_map)),
-    ):
-        yield Step(
+    yield _map("uid_map", _map_text(runner.uid_mappings), helpers)
+    yield _map("setgroups", setgroups, {})
+    yield _map("gid_map", _map_text(runner.gid_mappings), helpers)
+
+
+def _map(name: str, text: bytes, helpers: Mapping[str, Sequence[str]]) -> Step:
+    command = helpers.get(name)
+    if command is None:
+        return Step(
             Phase.MAPS,
             Op.ID_MAP,
             At.UNSHARE_USER_READ,
-            strings=(name, text),
-            subject=f"{name.decode()} {text.decode().strip()}",
+            strings=(name.encode(), text),
+            subject=f"{name} {text.decode().strip()}",
         )
-
-
-def _map_helper(path: bytes, maps: Sequence[IdMap]) -> Step:
-    words = [path, b"{pid}"]
-    for m in maps:
-        words += [b"%d" % m.inside, b"%d" % m.outside, b"%d" % m.count]
     return Step(
         Phase.MAPS,
         Op.HOOK,
         At.UNSHARE_USER_READ,
-        (_MAP_HELPER_NS, len(words), -1, -1),
-        tuple(words),
-        subject=b" ".join(words).decode(),
+        (_MAP_HELPER_NS, len(command), -1, -1),
+        tuple(map(os.fsencode, command)),
+        subject=" ".join(command),
     )
 
 

@@ -25,7 +25,6 @@ from runner import (
     Credential,
     ErrorLocation,
     Hook,
-    IdMap,
     Mount,
     Namespace,
     Rlimit,
@@ -45,9 +44,29 @@ USER_MOUNT = Namespace.USER | Namespace.MOUNT | Namespace.PID
 # x86_64 and aarch64 number these alike only by luck: ask the headers.
 SYSCALL_NAMES = (
     *("capset", "chdir", "clone", "close", "close_range", "dup2", "fcntl", "getpid"),
-    *("ioctl", "keyctl", "kill", "mount", "mount_setattr", "openat", "personality", "pipe2"),
+    *(
+        "ioctl",
+        "keyctl",
+        "kill",
+        "mount",
+        "mount_setattr",
+        "open",
+        "openat",
+        "personality",
+        "pipe2",
+    ),
     *("pivot_root", "prctl", "ptrace", "recvfrom", "rmdir", "rt_sigprocmask", "sendto"),
-    *("sethostname", "setns", "setpriority", "setsid", "socket", "umask", "umount2"),
+    *(
+        "sethostname",
+        "setns",
+        "setpriority",
+        "setresgid",
+        "setresuid",
+        "setsid",
+        "socket",
+        "umask",
+        "umount2",
+    ),
     *("unshare",),
 )
 
@@ -87,7 +106,9 @@ LINKS = (Mount.symlink("usr/bin", "/bin"), Mount.symlink("usr/lib", "/lib"))
 MS_REMOUNT_ROOT = 32 | 4096 | 1 | 2 | 4
 MS_PRIVATE = 16384 | 1 << 18
 PR_CAPBSET_DROP, PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_SECUREBITS = 24, 1, 38, 28
+O_WRONLY_CLOEXEC = os.O_WRONLY | os.O_CLOEXEC | 0o100000  # O_LARGEFILE, musl's
 PR_SET_KEEPCAPS, PR_CAP_AMBIENT = 8, 47
+WITH_IDS = {"namespaces": USER_MOUNT, "credential": Credential(0, 0)}
 CAPABILITY = Capabilities.all_of(["KILL"])
 ALLOW_ALL = b"\x06\0\0\0\0\0\xff\x7f"
 NEW_NET = Namespace.USER | Namespace.NETWORK
@@ -103,14 +124,13 @@ def go_on(pid: int) -> None:
 LOCATIONS: dict[ErrorLocation, Fault] = {
     At.CLONE: Fault({"namespaces": USER_MOUNT}, errno.ENOSPC, deny="clone"),
     At.UNSHARE_USER_READ: Fault(
-        {"namespaces": USER_MOUNT, "uid_mappings": (IdMap(0, 4_294_000_000, 1_000_000),)},
-        errno.EINVAL,
+        {"namespaces": USER_MOUNT}, errno.EACCES, deny="open", arg=(1, O_WRONLY_CLOEXEC)
     ),
     At.SETGROUPS: Fault(
-        {"namespaces": USER_MOUNT, "credential": Credential(0, 0, (7,))}, errno.EPERM
+        {"namespaces": USER_MOUNT, "credential": Credential(0, 0, (0,))}, errno.EPERM
     ),
-    At.SETGID: Fault({"namespaces": USER_MOUNT, "credential": Credential(0, 77)}, errno.EINVAL),
-    At.SETUID: Fault({"namespaces": USER_MOUNT, "credential": Credential(77, 0)}, errno.EINVAL),
+    At.SETGID: Fault(WITH_IDS, errno.EINVAL, deny="setresgid"),
+    At.SETUID: Fault(WITH_IDS, errno.EAGAIN, deny="setresuid"),
     At.DUP3: Fault({}, errno.EMFILE, deny="dup2"),
     At.FCNTL: Fault({"files": (0,) * 40}, errno.EMFILE, deny="fcntl", arg=(1, 1030)),
     At.SETSID: Fault({}, errno.EPERM, deny="setsid"),
