@@ -31,6 +31,7 @@ from tests.kernel.starting import output_of, script
 pytestmark = pytest.mark.userns
 
 At = ErrorLocation
+ROOT = Path(__file__).parents[2]
 USER = Namespace.USER
 NET = Namespace.USER | Namespace.NETWORK
 BOX = Namespace.USER | Namespace.MOUNT | Namespace.PID
@@ -373,3 +374,57 @@ def test_hook_that_cannot_be_meant_is_refused(fields: dict[str, Any], text: str)
     with pytest.raises(ConfigError) as caught:
         bad_hook(**fields)
     assert str(caught.value).startswith(text)
+
+
+# Maps by newuidmap and newgidmap: C17, C18, C20, K31, M21, M22. A mount namespace of the test's
+# own has a subuid(5) that delegates to an ordinary user.
+
+DELEGATED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import os
+from runner import *
+from tests.kernel.starting import script
+maps = (IdMap(0, 65534), IdMap(1, 300000, 1000))
+fields = {"namespaces": Namespace.USER | Namespace.MOUNT, "uid_mappings": maps}
+fields |= {"gid_mappings": maps, "gid_mappings_enable_setgroups": sys.argv[2] == "allow"}
+text = "cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups; id"
+credential = Credential(7, 8, (9,)) if sys.argv[2] == "allow" else Credential(7, 8)
+print(script(text, credential=credential, **fields), end="")
+try:
+    start(Runner(args=["x"], namespaces=Namespace.USER, uid_mappings=(IdMap(0, 300999, 2),)))
+except ConfigError as error:
+    print(error)
+"""
+
+
+def delegated(tmp_path: Path, setgroups: str) -> list[str]:
+    ranges = tmp_path / "subid"
+    ranges.write_text("nobody:300000:1000\n")
+    tmp_path.chmod(0o755)
+    command = f"mount --bind {ranges} /etc/subuid && mount --bind {ranges} /etc/subgid && "
+    command += 'exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"'
+    program = ["/usr/bin/python3", "-B", "-c", DELEGATED, str(ROOT), setgroups]
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", command, "sh", *program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("setgroups", ["allow", "deny"])
+def test_delegated_ids_are_mapped_by_the_helpers(tmp_path: Path, setgroups: str) -> None:
+    *maps, shown, ids, refused = delegated(tmp_path, setgroups)
+    assert [line.split() for line in maps] == 2 * [["0", "65534", "1"], ["1", "300000", "1000"]]
+    assert shown == setgroups
+    groups = "9(news)" if setgroups == "allow" else "0(root)"
+    assert ids.startswith("uid=7(lp) gid=8(mail) groups=8(mail)")
+    assert (groups in ids) == (setgroups == "allow")
+    assert refused.startswith(
+        "Runner.uid_mappings: '0:300999:2': 301000 is not delegated to you: as root, usermod "
+    )
