@@ -20,7 +20,14 @@ LAYERS = (
     {"runner.idmap", "runner.landlock", "runner.rlimits", "runner.rootfs", "runner.seccomp"},
     {"runner.plan", "runner.wire"},
     {"runner.host", "runner.doctor", "runner.cgroup", "runner.helper", "runner.measure"}
-    | {"runner.guarantees", "runner.streams"},
+    | {"runner.accounts", "runner.staging", "runner.subid"}
+    | {
+        "runner.console",
+        "runner.guarantees",
+        "runner.network",
+        "runner.resolve",
+        "runner.streams",
+    },
     {"runner", "runner.aio", "runner.box", "runner.pool", "runner.process", "runner.sandbox"},
     {"runner.judge"},
     {"runner.cli", "worker"},
