@@ -28,7 +28,7 @@ from runner.host import Host, detect
 from runner.units import seconds_to_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from runner.plan import Step
     from runner.result import Result
@@ -155,7 +155,7 @@ class Box:
         env = dict(program.env)
         steps = plan.program(
             self._runner_for(program, env),
-            candidates=_candidates(os.fsencode(program.args[0]), env.get("PATH", "")),
+            candidates=plan.candidates(os.fsencode(program.args[0]), env.get("PATH", "")),
             files=wanted.files,
             cgroups=range(streams.COUNT, streams.COUNT + placements),
         )
@@ -260,11 +260,3 @@ def _watch(
 
 def _ns(seconds: float | None) -> int:
     return 0 if seconds is None else seconds_to_ns(seconds)
-
-
-def _candidates(name: bytes, path: str) -> Sequence[bytes]:
-    """Give the files that execvp(3) would try; an empty entry of PATH is the directory."""
-    if b"/" in name:
-        return [name]
-    places = [os.fsencode(place) for place in path.split(":")] if path else []
-    return [(place or b".") + b"/" + name for place in places] or [b"./" + name]

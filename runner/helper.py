@@ -87,20 +87,25 @@ class Keeper:
         *,
         stderr: int | None = None,
         retain_session: bool = False,
+        name: str = "",
+        sealed: bool = False,
     ) -> None:
         """Start a keeper; `stderr` is borrowed for its own messages, of which it has none.
 
         `retain_session`: it and its programs stay in the caller's session.
+        `name`: the sandbox's, for whoever looks for it in /proc.
+        `sealed`: run it from a copy that cannot be changed. Where it enters a sandbox that
+        others live in, these may reach its file by /proc/PID/exe (CVE-2019-5736).
         """
         program = keeper_path() if path is None else path
+        words = ["keeper", *(["--retain-session"] if retain_session else ())]  # ps shows them
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._run_id = 0
-        with theirs:
+        with theirs, _sealed(program) if sealed else contextlib.nullcontext(program) as file:
             try:
                 self.pid = os.posix_spawn(
-                    program,
-                    # Shown by ps, inside too.
-                    ["keeper", "--retain-session"] if retain_session else ["keeper"],
+                    file,
+                    [*words, name] if name else words,
                     {},
                     file_actions=_file_actions(theirs.fileno(), stderr),
                     setsigmask=[],
@@ -237,6 +242,22 @@ class Keeper:
             if reply.run_id == self._run_id:
                 _raise_failure(reply, steps)
                 return reply
+
+
+@contextlib.contextmanager
+def _sealed(program: str) -> Iterator[str]:
+    """Give a path to a sealed copy of a program, which holds for us and for our children."""
+    with open(program, "rb") as file:
+        fd = sealed_memfd("keeper", file.read())
+    try:
+        # Out of the way of what posix_spawn puts at the numbers below.
+        copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, CONTROL_FD + 1)
+    finally:
+        os.close(fd)
+    try:
+        yield f"/proc/self/fd/{copy}"
+    finally:
+        os.close(copy)
 
 
 _GONE: Final = "the keeper has ended: it was killed, or could not go on"

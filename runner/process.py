@@ -103,8 +103,13 @@ class Process:
         self._keeper.send_kill(self._run_id)
 
 
-def start(runner: Runner) -> Process:
+def start(
+    runner: Runner, *, path: str | None = None, name: str = "", sealed: bool = False
+) -> Process:
     """Start a program; returns when its exec has happened, or it waits as it was told to.
+
+    `path`: directories as in PATH, in which args[0] is looked up, inside the new root.
+    `name`, `sealed`: of the helper process, see `Keeper`.
 
     Raises ChildError for the step that failed, ConfigError for what is not there (an fd that is
     not open, a namespace of another type, a hook's program, a name that the sandbox's passwd
@@ -115,7 +120,7 @@ def start(runner: Runner) -> Process:
     with contextlib.ExitStack() as opened:
         sent = resolve.gather(runner, opened)
         runner, map_helpers = resolve.with_ids(runner, host)
-        keeper = Keeper(retain_session=runner.retain_session)
+        keeper = Keeper(retain_session=runner.retain_session, name=name, sealed=sealed)
         try:
             steps = plan.box(
                 runner,
@@ -131,13 +136,13 @@ def start(runner: Runner) -> Process:
                 fds=sent.fds,
                 timeout=START_TIMEOUT_S + sum(hook.timeout for hook in runner.hooks),
             )
-            return _start_program(keeper, runner)
+            return _start_program(keeper, runner, path)
         except BaseException:
             keeper.close()
             raise
 
 
-def _start_program(keeper: Keeper, runner: Runner) -> Process:
+def _start_program(keeper: Keeper, runner: Runner, path: str | None) -> Process:
     fds = [fd for fd in runner.files if fd >= 0]
     indexes = iter(range(len(fds)))
     files = [next(indexes) if fd >= 0 else plan.FD_CLOSED for fd in runner.files]
@@ -145,7 +150,8 @@ def _start_program(keeper: Keeper, runner: Runner) -> Process:
     if runner.exec_file is not None:
         exec_file = len(fds)
         fds.append(runner.exec_file)
-    candidates = [os.fsencode(runner.args[0])]
+    program = os.fsencode(runner.args[0])
+    candidates = [program] if path is None else plan.candidates(program, path)
     steps = plan.program(runner, candidates=candidates, files=files, exec_file=exec_file)
     run_id = keeper.send_run(
         wire.encode_plan(steps), fds=fds, watch=wire.NO_WATCH, flags=wire.NOTIFY_EXEC

@@ -147,8 +147,9 @@ int main(int argc, char **argv)
         describe();
         return fflush(stdout) == 0 ? 0 : 1;
     }
-    bool keep_session = argc == 2 && strcmp(argv[1], "--retain-session") == 0;
-    if (argc != 1 + keep_session || fcntl(CONTROL_FD, F_GETFD) < 0) {
+    bool keep_session = argc > 1 && strcmp(argv[1], "--retain-session") == 0;
+    /* One more word is the sandbox's name, for whoever looks for it in /proc. */
+    if (argc > 2 + keep_session || fcntl(CONTROL_FD, F_GETFD) < 0) {
         (void)fprintf(stderr,
                       "keeper: a part of run-sandboxed, which starts it with a socket\n");
         return 2;

@@ -7,7 +7,7 @@ each is done (native/steps.c). Pure: nothing here touches the kernel.
 from __future__ import annotations
 
 from runner.plan.box import HookFiles, box, clone_flags
-from runner.plan.program import program
+from runner.plan.program import candidates, program
 from runner.plan.steps import FD_CLOSED, FD_STDERR_PIPE, FD_STDOUT_PIPE, Op, Phase, Step
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Phase",
     "Step",
     "box",
+    "candidates",
     "clone_flags",
     "program",
 ]

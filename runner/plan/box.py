@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from runner.config import Namespace, TimeOffsets, Where
 from runner.errors import ErrorLocation as At
 from runner.plan import root
-from runner.plan.steps import Op, Phase, Step
+from runner.plan.steps import Op, Phase, Step, in_user_namespace
 from runner.units import NS_PER_S, seconds_to_ns
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _fresh_ipc(runner: Runner) -> Iterator[Step]:
 
 
 def _drop_groups(runner: Runner, *, may: bool) -> Iterator[Step]:
-    if may and Namespace.USER in runner.namespaces:
+    if may and in_user_namespace(runner):
         yield Step(Phase.EARLY, Op.SETGROUPS, At.SETGROUPS)
 
 

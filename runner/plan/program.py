@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from runner.config import Capabilities, Credential, Namespace
 from runner.errors import ConfigError
 from runner.errors import ErrorLocation as At
-from runner.plan.steps import Op, Phase, Step
+from runner.plan.steps import Op, Phase, Step, in_user_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 _PROGRAM: Final = Phase.PROGRAM
 _SETPCAP: Final = Capabilities(permitted=frozenset({"SETPCAP"})).mask("permitted")
+
+
+def candidates(name: bytes, path: str) -> Sequence[bytes]:
+    """Give the files that execvp(3) would try; an empty entry of PATH is the directory."""
+    if b"/" in name:
+        return [name]
+    places = [os.fsencode(place) for place in path.split(":")] if path else []
+    return [(place or b".") + b"/" + name for place in places] or [b"./" + name]
 
 
 def program(
@@ -136,7 +144,7 @@ def _ids(runner: Runner) -> Iterator[Step]:
     if not isinstance(credential, Credential):
         message = f"Runner.credential: {credential!r}: names are looked up before it is planned"
         raise ConfigError(message)
-    denied = Namespace.USER in runner.namespaces and not runner.gid_mappings_enable_setgroups
+    denied = in_user_namespace(runner) and not runner.gid_mappings_enable_setgroups
     if credential.groups or not denied:
         groups = struct.pack(f"={len(credential.groups)}I", *credential.groups)
         yield Step(_PROGRAM, Op.SETGROUPS, At.SETGROUPS, data=groups)

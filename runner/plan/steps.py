@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import enum
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from runner.config import Namespace
 from runner.errors import ErrorLocation
+
+if TYPE_CHECKING:
+    from runner.config import Runner
 
 # Fds of a program that are no index into the frame's fds.
 FD_CLOSED: Final = -1
@@ -106,3 +110,9 @@ class Step(NamedTuple):
     data: bytes = b""
     item: int = -1
     subject: str = ""
+
+
+def in_user_namespace(runner: Runner) -> bool:
+    """Tell whether the program is in another user namespace than the caller."""
+    joined = any(join.namespace is Namespace.USER for join in runner.join)
+    return joined or Namespace.USER in runner.namespaces
