@@ -126,11 +126,11 @@ def _rlimits(rlimits: Iterable[Rlimit]) -> Iterator[Step]:
 def _identity(runner: Runner) -> Iterator[Step]:
     """Change the ids, then give up what they allowed."""
     capabilities = runner.capabilities
-    if capabilities is not None:
-        bounding = capabilities.mask("bounding")
-        yield Step(_PROGRAM, Op.DROP_BOUNDING, At.BOUNDING, (bounding,))
+    if capabilities is None and runner.securebits is not None:
+        # They say what a change of uid does, and need what it may take away.
+        yield Step(_PROGRAM, Op.SECUREBITS, At.DROP_CAPABILITY, (runner.securebits,))
     if runner.credential is not None:
-        if capabilities is not None or runner.securebits is not None:
+        if capabilities is not None:
             yield Step(_PROGRAM, Op.KEEP_CAPS, At.KEEP_CAPABILITY)
         yield from _ids(runner)
     yield Step(_PROGRAM, Op.PARENT_DEATH, At.PARENT_DEATH, (int(signal.SIGKILL),))
@@ -155,29 +155,29 @@ def _ids(runner: Runner) -> Iterator[Step]:
 
 
 def _capabilities(runner: Runner) -> Iterator[Step]:
-    """Set the sets and lock them: securebits need a capability that the last step may drop."""
+    """Set the five sets and the securebits.
+
+    The inheritable set first, as it cannot have what the bounding set has not; the last drops
+    the capability that the others need.
+    """
     if runner.drop_caps:
         yield Step(_PROGRAM, Op.CAPSET, At.SET_CAP)
-        return
     wanted = runner.capabilities
     if wanted is None:
-        if runner.securebits is not None:
-            yield Step(_PROGRAM, Op.SECUREBITS, At.DROP_CAPABILITY, (runner.securebits,))
         return
     effective, permitted, inheritable = (
         wanted.mask(name) for name in ("effective", "permitted", "inheritable")
     )
-    if runner.securebits is not None:
-        more = permitted | _SETPCAP
-        yield Step(_PROGRAM, Op.CAPSET, At.SET_CAP, (more, more, inheritable))
-    else:
-        yield Step(_PROGRAM, Op.CAPSET, At.SET_CAP, (effective, permitted, inheritable))
+    more = permitted | _SETPCAP
+    yield Step(_PROGRAM, Op.CAPSET, At.SET_CAP, (more, more, inheritable))
+    yield Step(_PROGRAM, Op.DROP_BOUNDING, At.BOUNDING, (wanted.mask("bounding"),))
     if wanted.ambient:
         subject = ",".join(sorted(wanted.ambient))
-        yield Step(_PROGRAM, Op.AMBIENT, At.AMBIENT, (wanted.mask("ambient"),), subject=subject)
+        mask = wanted.mask("ambient")
+        yield Step(_PROGRAM, Op.AMBIENT, At.AMBIENT, (mask,), subject=subject)
     if runner.securebits is not None:
         yield Step(_PROGRAM, Op.SECUREBITS, At.DROP_CAPABILITY, (runner.securebits,))
-        yield Step(_PROGRAM, Op.CAPSET, At.SET_CAP, (effective, permitted, inheritable))
+    yield Step(_PROGRAM, Op.CAPSET, At.SET_CAP, (effective, permitted, inheritable))
 
 
 def _waits(runner: Runner) -> bool:
