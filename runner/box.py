@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import weakref
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runner import (
     guarantees,
@@ -23,7 +23,7 @@ from runner import (
 from runner.cgroup import Groups, Parent
 from runner.config import ALL_NAMESPACES, Limits, Mount, Namespace, Network, Runner
 from runner.errors import HostError
-from runner.helper import Keeper
+from runner.helper import START_TIMEOUT_S, Keeper
 from runner.host import Host, detect
 from runner.units import seconds_to_ns
 
@@ -49,6 +49,7 @@ class BoxConfig:
     host_name: str
     network: Network
     require: frozenset[str]
+    extras: Mapping[str, Any]
 
 
 class Program(NamedTuple):
@@ -76,6 +77,7 @@ class Box:
     def __init__(self, config: BoxConfig) -> None:
         self._host = detect()
         self._require = config.require
+        self._extras = _of_a_program(config.extras)
         self._requests: dict[tuple[object, ...], _Request] = {}
         with contextlib.ExitStack() as undo:
             # Entered first and so left last: the keeper ends what is in the groups.
@@ -97,7 +99,12 @@ class Box:
                 hooks=sent.hooks,
             )
             flags = int(plan.clone_flags(self._runner))
-            self.init_pid = self.keeper.start(steps, clone_flags=flags, fds=sent.fds)
+            self.init_pid = self.keeper.start(
+                steps,
+                clone_flags=flags,
+                fds=sent.fds,
+                timeout=START_TIMEOUT_S + sum(hook.timeout for hook in self._runner.hooks),
+            )
             self.reusable = rootfs.can_be_put_back(self._runner.mounts)
             self.enforced = guarantees.enforced(
                 self._runner, self._groups, own_user=ids.separate, host=self._host
@@ -178,6 +185,7 @@ class Box:
             seccomp=self._runner.seccomp,
             no_new_privs=True,
             drop_caps=True,
+            **self._extras,
         )
 
 
@@ -201,12 +209,19 @@ def _runner(config: BoxConfig, host: Host, keeper: int) -> tuple[Runner, idmap.I
         gid_map=host.gid_map,
     )
     root = list(rootfs.default_root(host.root_entries) if config.root is None else config.root)
+    extras = dict(config.extras)
+    hooks = tuple(extras.pop("hooks", ()))
+    if config.network is Network.PASTA:
+        hooks += (network.pasta(),)
+    namespaces = ALL_NAMESPACES
+    if "time_offsets" in extras:
+        namespaces |= Namespace.TIME
     without = Namespace.NETWORK if config.network is Network.HOST else Namespace(0)
     if config.root is None and config.network is not Network.NONE:
         root += rootfs.resolver()
     runner = Runner(
         args=("sandbox",),
-        namespaces=ALL_NAMESPACES & ~without,
+        namespaces=namespaces & ~without,
         mounts=rootfs.combine(root, config.mounts),
         pivot_root=_PIVOT,
         host_name=config.host_name,
@@ -215,9 +230,16 @@ def _runner(config: BoxConfig, host: Host, keeper: int) -> tuple[Runner, idmap.I
         seccomp=config.seccomp,
         drop_caps=True,
         files=(),
-        hooks=(network.pasta(),) if config.network is Network.PASTA else (),
+        hooks=hooks,
+        **extras,
     )
     return runner, ids
+
+
+def _of_a_program(extras: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what of the extras is set in each program; the rest is the sandbox's."""
+    ours = {"time_offsets", "sysctls", "loopback", "hooks", "domain_name"}
+    return {name: value for name, value in extras.items() if name not in ours}
 
 
 def _group_fds(groups: Groups) -> list[int]:

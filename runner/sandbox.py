@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from runner import guarantees, streams
 from runner.box import Box, BoxConfig, Program
@@ -19,7 +19,9 @@ from runner.helper import signals_held
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from runner.config import Mount
+    from typing_extensions import Unpack
+
+    from runner.config import Hook, Mount, TimeOffsets
     from runner.helper import Keeper
     from runner.result import Result
 
@@ -41,6 +43,23 @@ _OF_THE_PROGRAM: Final = frozenset(
 )
 
 
+class Extras(TypedDict, total=False):
+    """The fields of a `Runner` that a sandbox leaves to its caller; see there."""
+
+    umask: int
+    ignored_signals: Collection[int]
+    blocked_signals: Collection[int]
+    oom_score_adj: int
+    nice: int
+    cpus: Collection[int]
+    personality: int
+    time_offsets: TimeOffsets
+    sysctls: Mapping[str, str]
+    loopback: bool
+    hooks: Sequence[Hook]
+    domain_name: str
+
+
 class Sandbox:
     """A place to run untrusted programs in; a context manager.
 
@@ -54,6 +73,7 @@ class Sandbox:
     network    "none", "host" (its abstract sockets too), or "pasta": one that reaches the
                outside, where that program is installed
     require    guarantees (see GUARANTEES) without which it must not start
+    extras     fields of a `Runner`, as in `Extras`
 
     It starts at the first run, or by `start`. Raises ConfigError for what cannot be meant.
     """
@@ -70,8 +90,11 @@ class Sandbox:
         host_name: str = "sandbox",
         network: Network | str = Network.NONE,
         require: Collection[str] = (),
+        **extras: Unpack[Extras],
     ) -> None:
         guarantees.check_known(require)
+        for name in extras.keys() - Extras.__annotations__.keys():
+            refuse("Sandbox", name, "no option of a sandbox: see Sandbox and Extras")
         self._config = BoxConfig(
             mounts=tuple(mounts),
             root=None if root is None else tuple(root),
@@ -79,6 +102,7 @@ class Sandbox:
             host_name=host_name,
             network=_network(network),
             require=frozenset(require),
+            extras=dict(extras),
         )
         self._work_dir = work_dir
         self._env = _env_items(DEFAULT_ENV if env is None else env)
