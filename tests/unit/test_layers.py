@@ -20,14 +20,9 @@ LAYERS = (
     {"runner.idmap", "runner.landlock", "runner.rlimits", "runner.rootfs", "runner.seccomp"},
     {"runner.plan", "runner.wire"},
     {"runner.host", "runner.doctor", "runner.cgroup", "runner.helper", "runner.measure"}
-    | {"runner.accounts", "runner.staging", "runner.subid"}
-    | {
-        "runner.console",
-        "runner.guarantees",
-        "runner.network",
-        "runner.resolve",
-        "runner.streams",
-    },
+    | {"runner.accounts", "runner.sources", "runner.staging", "runner.subid", "runner.tree"}
+    | {"runner.console", "runner.network", "runner.resolve", "runner.streams"}
+    | {"runner.guarantees"},
     {"runner", "runner.aio", "runner.box", "runner.pool", "runner.process", "runner.sandbox"},
     {"runner.judge"},
     {"runner.cli", "worker"},
