@@ -47,6 +47,7 @@ class BoxConfig:
     root: tuple[Mount, ...] | None
     seccomp: bytes
     host_name: str
+    name: str
     network: Network
     require: frozenset[str]
     extras: Mapping[str, Any]
@@ -86,7 +87,7 @@ class Box:
             if parent is not None and not parent.why_not:
                 self._groups = undo.enter_context(parent.create())
             self._streams = undo.enter_context(contextlib.closing(streams.Streams()))
-            self.keeper = undo.enter_context(contextlib.closing(Keeper()))
+            self.keeper = undo.enter_context(contextlib.closing(Keeper(name=config.name)))
             self._runner, ids = _runner(config, self._host, self.keeper.pid)
             self._credential = ids.credential
             owner = idmap.owner_maps(ids, euid=self._host.euid, egid=os.getegid())

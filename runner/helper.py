@@ -16,6 +16,7 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from runner import wire
+from runner.config.checks import check_name
 from runner.errors import ChildError, ErrorLocation, HostError, ProtocolError
 
 if TYPE_CHECKING:
@@ -93,10 +94,11 @@ class Keeper:
         """Start a keeper; `stderr` is borrowed for its own messages, of which it has none.
 
         `retain_session`: it and its programs stay in the caller's session.
-        `name`: the sandbox's, for whoever looks for it in /proc.
+        `name`: the sandbox's, for whoever looks for it in /proc; ConfigError if it is none.
         `sealed`: run it from a copy that cannot be changed. Where it enters a sandbox that
         others live in, these may reach its file by /proc/PID/exe (CVE-2019-5736).
         """
+        check_name("name", name)
         program = keeper_path() if path is None else path
         words = ["keeper", *(["--retain-session"] if retain_session else ())]  # ps shows them
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -234,7 +236,7 @@ class Keeper:
             except TimeoutError as error:
                 message = f"the keeper has not answered for {self._socket.gettimeout():g} s"
                 raise ProtocolError(message) from error
-            except ConnectionResetError as error:
+            except OSError as error:  # it was reset, or is closed as a set-up has failed
                 raise ProtocolError(_GONE) from error
             if not frame:
                 raise ProtocolError(_GONE)

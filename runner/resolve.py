@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _NS_GET_NSTYPE: Final = 0xB703  # ioctl_ns(2), Linux 4.11
 
-_NS_FILES: Final = {
+NS_FILES: Final = {
     Namespace.MOUNT: "mnt",
     Namespace.CGROUP: "cgroup",
     Namespace.UTS: "uts",
@@ -136,7 +136,7 @@ def _check_executable(fd: int) -> None:
 
 def _open_namespace(field: str, join: Join) -> int:
     """Open a namespace and see that it is of the type that is asked for."""
-    name = _NS_FILES[join.namespace]
+    name = NS_FILES[join.namespace]
     path = join.path or f"/proc/{join.pid}/ns/{name}"
     try:
         # O_NONBLOCK: the path may be anything, a FIFO too.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 from runner import guarantees, streams
 from runner.box import Box, BoxConfig, Program
 from runner.config import Limits, Network, check_args, check_env
-from runner.config.checks import refuse
+from runner.config.checks import check_name, refuse
 from runner.errors import ChildError, ErrorLocation
 from runner.helper import signals_held
 
@@ -70,6 +70,7 @@ class Sandbox:
     env        their environment; None is DEFAULT_ENV
     limits     of each run that gives none
     policy     a stock seccomp policy's name, a BPF program, or None for no filter
+    name       by which `run-sandboxed inject` finds it
     network    "none", "host" (its abstract sockets too), or "pasta": one that reaches the
                outside, where that program is installed
     require    guarantees (see GUARANTEES) without which it must not start
@@ -88,18 +89,21 @@ class Sandbox:
         limits: Limits | None = None,
         policy: str | bytes | None = "default",
         host_name: str = "sandbox",
+        name: str = "",
         network: Network | str = Network.NONE,
         require: Collection[str] = (),
         **extras: Unpack[Extras],
     ) -> None:
         guarantees.check_known(require)
-        for name in extras.keys() - Extras.__annotations__.keys():
-            refuse("Sandbox", name, "no option of a sandbox: see Sandbox and Extras")
+        check_name("name", name)
+        for extra in extras.keys() - Extras.__annotations__.keys():
+            refuse("Sandbox", extra, "no option of a sandbox: see Sandbox and Extras")
         self._config = BoxConfig(
             mounts=tuple(mounts),
             root=None if root is None else tuple(root),
             seccomp=_load_policy(policy),
             host_name=host_name,
+            name=name,
             network=_network(network),
             require=frozenset(require),
             extras=dict(extras),

@@ -16,7 +16,7 @@ from types import FrameType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from runner.cli import places, policy, report, rules
-from runner.cli.options import OPTIONS, Section, name_of, parse
+from runner.cli.options import OPTIONS, SUBCOMMANDS, Section, name_of, parse
 from runner.config import RLIM_INFINITY, Limits, Rlimit
 from runner.errors import ConfigError, SandboxError
 
@@ -30,8 +30,13 @@ _ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and give the exit status."""
     _fill_standard_fds()
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in SUBCOMMANDS:
+        from runner.cli import subcommand
+
+        return subcommand.main(words[0], words[1:])
     try:
-        options, command = parse(sys.argv[1:] if argv is None else argv)
+        options, command = parse(words)
         rules.check(options)
     except ConfigError as error:
         report.say(f"{error}\nrun-sandboxed --help lists the options")
@@ -145,6 +150,8 @@ def _settings(options: SimpleNamespace) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     if options.share_net or options.network is not None:
         settings["network"] = "host" if options.share_net else options.network
+    if options.name is not None:
+        settings["name"] = options.name
     if options.host_name is not None:
         settings["host_name"] = options.host_name
     if options.require is not None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from runner.cli.options import OPTIONS, Option, Section
+from runner.cli.options import OPTIONS, SUBCOMMANDS, Option, Section
+from runner.cli.subcommand import Subcommand, find
 
 _USAGE = "run-sandboxed [OPTIONS] [--] COMMAND [ARG...]"
 
@@ -21,6 +22,12 @@ and error are inherited."""
 _VALUES = """A SIZE has a unit: 64K, 256M, 1.5G; these are powers of 1024. A time is in \
 seconds, such as 2 or 0.5, or has a unit: 500ms, 2m. An option that takes one value is given \
 once."""
+
+_SUBCOMMANDS = """A first word that names a subcommand stands for it; to run a program of that \
+name, write -- before it."""
+
+_SUBCOMMANDS_EXIT = """The exit status is the command's own, or 128+N when signal N ended it; \
+1 when it could not be started, and 64 for a usage error."""
 
 _EXIT = (
     ("124", "a limit was reached"),
@@ -40,9 +47,23 @@ def help_text() -> str:
         for option in _options_of(section):
             indent = "" if len(option.flags) > 1 else "    "
             lines += _entry(indent + _heading(option), option.help)
+    lines += ["", *_wrap(_SUBCOMMANDS), ""]
+    lines += [f"  run-sandboxed {find(name).synopsis}" for name in SUBCOMMANDS]
     lines += ["", "Exit status:"]
     for status, meaning in _EXIT:
         lines += _entry(status, meaning)
+    return "\n".join(lines) + "\n"
+
+
+def subcommand_help(subcommand: Subcommand) -> str:
+    """Give the text of a subcommand's `--help`."""
+    lines = [f"usage: run-sandboxed {subcommand.synopsis}"]
+    for paragraph in (*subcommand.about, _SUBCOMMANDS_EXIT):
+        lines += ["", *_wrap(paragraph)]
+    if subcommand.options:
+        lines.append("")
+    for heading, text in subcommand.options:
+        lines += _entry(heading, text)
     return "\n".join(lines) + "\n"
 
 
@@ -65,10 +86,20 @@ def man_page() -> str:
         lines.append(f".SS {section.value}")
         for option in _options_of(section):
             lines += [".TP", rf"\fB{_escape(_heading(option))}\fR", _escape(option.help)]
+    lines += _man_subcommands()
     lines.append(".SH EXIT STATUS")
     for status, meaning in _EXIT:
         lines += [".TP", rf"\fB{status}\fR", _escape(meaning)]
     return "\n".join(lines) + "\n"
+
+
+def _man_subcommands() -> Iterator[str]:
+    yield from (".SH SUBCOMMANDS", _escape(_SUBCOMMANDS), ".PP", _escape(_SUBCOMMANDS_EXIT))
+    for subcommand in map(find, SUBCOMMANDS):
+        yield f".SS {_escape(subcommand.synopsis)}"
+        yield "\n.PP\n".join(map(_escape, subcommand.about))
+        for heading, text in subcommand.options:
+            yield from (".TP", rf"\fB{_escape(heading)}\fR", _escape(text))
 
 
 def _options_of(section: Section) -> Iterator[Option]:

@@ -118,6 +118,8 @@ OPTIONS: Final = (
            "seccomp policy: a stock one by name, or a policy file, written with a slash"),
     Option(_I, "no_seccomp", ("--no-seccomp",), "", None,
            "allow every system call"),
+    Option(_I, "name", ("--name",), "NAME", values.file_name,
+           "a name by which run-sandboxed inject finds it"),
     Option(_I, "host_name", ("--hostname",), "NAME", values.host_name,
            "host name that it sees"),
     Option(_I, "user", ("--user",), "UID[:GID]", values.ids,
@@ -138,6 +140,9 @@ OPTIONS: Final = (
            "show the version"),
 )
 # fmt: on
+
+# The first word may be one of these: what follows is theirs (subcommand.py).
+SUBCOMMANDS: Final = ("inject", "pseudo")
 
 _BY_FLAG: Final = {flag: option for option in OPTIONS for flag in option.flags}
 

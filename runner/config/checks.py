@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import NoReturn
+import re
+from typing import Final, NoReturn
 
 from runner.errors import ConfigError
 from runner.units import MAX_SECONDS, NS_PER_S
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+
+
+def check_name(field: str, name: str) -> None:
+    """Refuse a sandbox's name that reads as a pid, an option or a path; "" is no name."""
+    if name and (name.isdigit() or not _NAME.fullmatch(name)):
+        refuse(field, name, "use letters, digits, _ . -, at most 64; begin with a letter")
 
 
 def check_path(field: str, path: str) -> None:

@@ -115,6 +115,7 @@ BAD_VALUES: dict[str, list[tuple[str, str]]] = {
     ],
     "--net": [("bridge", "'bridge': known are none, host, pasta")],
     "--policy": [("", f"''{_EMPTY}")],
+    "--name": [("", "'': the name is empty")],
     "--hostname": [
         ("", "'': a host name has 1 to 64 bytes"),
         ("x" * 65, f"{'x' * 65!r}: a host name has 1 to 64 bytes"),
