@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Final
 
-from runner.config import Mount, MountKind
+from runner.config import Mount, MountKind, in_order
 from runner.units import MiB
 
 if TYPE_CHECKING:
@@ -104,18 +104,20 @@ def can_be_put_back(mounts: Sequence[Mount]) -> bool:
     writable = tuple(
         f"{mount.target}/"
         for mount in mounts
-        if mount.kind is MountKind.BIND and not mount.readonly and not mount.devices
+        if mount.kind in {MountKind.BIND, MountKind.OVERLAY}
+        and not (mount.readonly or mount.devices)
     )
     return not any(
-        mount.target.startswith(fresh) or (mount.fresh and mount.target.startswith(writable))
+        mount.target.startswith(fresh)
+        or (mount.fresh and mount.target.startswith(writable))
+        # What is written there is not found and replaced.
+        or mount.ephemeral
+        or mount.kind is MountKind.MQUEUE
+        or (mount.kind is MountKind.DEV and not mount.readonly)
         for mount in mounts
     )
 
 
 def combine(root: Sequence[Mount], added: Sequence[Mount]) -> list[Mount]:
-    """Put mounts in order: parents before what lies below them, else as given.
-
-    Of two for the same target the later one holds, so that a caller can replace a default.
-    """
-    by_target = {mount.target.rstrip("/") or "/": mount for mount in (*root, *added)}
-    return sorted(by_target.values(), key=lambda mount: mount.target.rstrip("/").count("/"))
+    """Put mounts in order; of two for a target the caller's holds, which was added."""
+    return [mount for _, mount in in_order((*root, *added))]

@@ -16,7 +16,7 @@ from runner.config.ids import (
     User,
 )
 from runner.config.limits import RLIM_INFINITY, RLIMITS, Limits, Rlimit
-from runner.config.mount import Mount, MountKind
+from runner.config.mount import RESTRICTING, Mount, MountKind, in_order, is_within, normal
 from runner.config.process import CAPABILITIES, Capabilities, Hook, Where
 from runner.config.runner import ADDR_NO_RANDOMIZE, Runner, check_args, check_env
 
@@ -25,6 +25,7 @@ __all__ = [
     "ALL_NAMESPACES",
     "CAPABILITIES",
     "NO_NAMESPACES",
+    "RESTRICTING",
     "RLIMITS",
     "RLIM_INFINITY",
     "Capabilities",
@@ -44,4 +45,7 @@ __all__ = [
     "Where",
     "check_args",
     "check_env",
+    "in_order",
+    "is_within",
+    "normal",
 ]

@@ -1,5 +1,5 @@
 /*
- * Operations on the file system and the mount tree.
+ * Operations on the mount tree; binds.c has those for kernels without open_tree.
  *
  * What is bound is first opened as a detached tree (open_tree): as root by the
  * keeper, which can reach files that the sandbox's own ids cannot; else by init.
@@ -7,11 +7,11 @@
  * no path in them, not even a planted symlink, leads to the host.
  */
 #define _GNU_SOURCE
+#include "paths.h"
 #include "steps.h"
 #include "sys.h"
 
 #include <fcntl.h>
-#include <string.h>
 #include <sys/mount.h>
 
 static const char *or_null(const char *text)
@@ -19,7 +19,7 @@ static const char *or_null(const char *text)
     return *text ? text : NULL;
 }
 
-static bool slot_valid(const struct context *context, int64_t slot)
+bool slot_valid(const struct context *context, int64_t slot)
 {
     return context->places && slot >= 0 && slot < WIRE_SLOTS_MAX;
 }
@@ -58,31 +58,21 @@ int op_mount_setattr(const struct step *step, struct context *context)
                                    &attributes, sizeof attributes));
 }
 
-/* Make the node that a bind needs: a directory for a directory, else a file. */
-static int make_target(int tree, const char *target)
-{
-    struct stat source;
-    if (fstat(tree, &source) < 0)
-        return -errno;
-    long made =
-        S_ISDIR(source.st_mode) ? mkdir(target, 0755) : mknod(target, S_IFREG | 0644, 0);
-    if (made < 0 && errno != EEXIST)
-        return -errno;
-    return 0;
-}
-
-/* arg: slot. Does nothing when the slot is empty: its source was optional. */
+/* arg: slot, what may be there. Does nothing when the slot is empty: it was optional. */
 int op_move_mount(const struct step *step, struct context *context)
 {
+    struct stat source;
     if (!slot_valid(context, step->arg[0]))
         return -EINVAL;
     int *fd = &context->places->slots[step->arg[0]];
     if (*fd < 0)
         return 0;
-    int result = make_target(*fd, step->strings[0]);
+    int result = fstat(*fd, &source) < 0 ? -errno : 0;
+    if (result == 0)
+        result = make_target(&source, step->strings[0], (enum target)step->arg[1]);
     if (result == 0)
         result = (int)sys_result(syscall(SYS_move_mount, *fd, "", AT_FDCWD, step->strings[0],
-                                         MOVE_MOUNT_F_EMPTY_PATH));
+                                         MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS_FLAG));
     close_fd(fd);
     return result;
 }
@@ -108,48 +98,8 @@ int op_pivot_root(const struct step *step, struct context *context)
     return (int)sys_result(syscall(SYS_pivot_root, step->strings[0], step->strings[1]));
 }
 
-/* arg: mode, must it be new? */
-int op_mkdir(const struct step *step, struct context *context)
+int op_chroot(const struct step *step, struct context *context)
 {
     (void)context;
-    if (mkdir(step->strings[0], (mode_t)step->arg[0]) == 0)
-        return (int)sys_result(chmod(step->strings[0], (mode_t)step->arg[0])); /* umask */
-    return errno == EEXIST && !step->arg[1] ? 0 : -errno;
-}
-
-/* arg: mode and type, device */
-int op_mknod(const struct step *step, struct context *context)
-{
-    (void)context;
-    return (int)sys_result(mknod(step->strings[0], (mode_t)step->arg[0], (dev_t)step->arg[1]));
-}
-
-int op_rmdir(const struct step *step, struct context *context)
-{
-    (void)context;
-    return (int)sys_result(rmdir(step->strings[0]));
-}
-
-int op_symlink(const struct step *step, struct context *context)
-{
-    (void)context;
-    return (int)sys_result(symlink(step->strings[0], step->strings[1]));
-}
-
-/* arg: mode. Creates the file; O_EXCL: never writes through what is there already. */
-int op_write_file(const struct step *step, struct context *context)
-{
-    (void)context;
-    cleanup_fd int fd =
-        open(step->strings[0], O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return -errno;
-    size_t done = 0;
-    while (done < step->length) {
-        ssize_t written = write(fd, step->data + done, step->length - done);
-        if (written < 0)
-            return -errno;
-        done += (size_t)written;
-    }
-    return (int)sys_result(fchmod(fd, (mode_t)step->arg[0]));
+    return (int)sys_result(chroot(step->strings[0]));
 }

@@ -79,6 +79,9 @@ int write_proc(pid_t pid, const char *name, const char *text);
 /* Run the plan's steps of one phase. Returns 0, or -1 with context->report filled. */
 int steps_run(const struct plan *plan, enum phase phase, struct context *context);
 
+/* May a step use this slot of detached mounts? */
+bool slot_valid(const struct context *context, int64_t slot);
+
 bool steps_have(const struct plan *plan, enum op op);
 
 /* Note the moment of exec, once. Called before a filter could refuse the clock. */

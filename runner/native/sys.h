@@ -40,6 +40,7 @@
 #define OPEN_TREE_CLOEXEC 02000000u /* O_CLOEXEC */
 #define AT_RECURSIVE_FLAG 0x8000u
 #define MOVE_MOUNT_F_EMPTY_PATH 4u
+#define MOVE_MOUNT_T_SYMLINKS_FLAG 0x10u
 #define CLOSE_RANGE_CLOEXEC_FLAG 4u
 #define FSOPEN_CLOEXEC_FLAG 1u
 #define FSCONFIG_CMD_CREATE_OP 6u
@@ -54,6 +55,9 @@
 
 #define NS_PER_S 1000000000ll
 #define MS_NS 1000000ll
+
+/* Attributes of mount_setattr(2); the flags of mount(2) have the same numbers. */
+#define MOUNT_ATTR_ALL_FLAGS 0xfu /* rdonly, nosuid, nodev, noexec */
 
 struct mount_attr_v0 {
     uint64_t attr_set;

@@ -91,7 +91,7 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
 
 /*
  * X(name, payload, strings, fd_args): the operations. Each is one function
- * op_NAME in one of mounts.c, idmap.c, fresh.c, namespaces.c, hook.c, ids.c,
+ * op_NAME in one of mounts.c, binds.c, paths.c, idmap.c, fresh.c, namespaces.c, hook.c, ids.c,
  * confine.c, fds.c, process.c, sync.c.
  *   payload  NONE, STRINGS (`strings` of them, 0: any number), BLOB, or
  *            STRING_BLOB (one string, then bytes)
@@ -102,9 +102,15 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
     X(move_mount, STRINGS, 1, 0)     \
     X(mount_setattr, NONE, 0, 0)     \
     X(mount_idmap, STRINGS, 2, 0)    \
+    X(open_path, STRINGS, 1, 0)      \
+    X(bind, STRINGS, 2, 0)           \
+    X(move_path, STRINGS, 2, 0)      \
+    X(remount, STRINGS, 1, 0)        \
+    X(mask, STRINGS, 3, 0)           \
     X(mount, STRINGS, 4, 0)          \
     X(umount, STRINGS, 1, 0)         \
     X(pivot_root, STRINGS, 2, 0)     \
+    X(chroot, STRINGS, 1, 0)         \
     X(chdir, STRINGS, 1, 0)          \
     X(mkdir, STRINGS, 1, 0)          \
     X(mknod, STRINGS, 1, 0)          \
@@ -159,6 +165,12 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
     X(envp, STRINGS, 0, 0)           \
     X(exec, STRINGS, 0, 0)           \
     X(exec_fd, NONE, 0, 1)
+
+/* What may be at a path that a step needs: anything, nothing, or it has to be there. */
+enum target { TARGET_MADE = 0, TARGET_NEW = 1, TARGET_EXISTS = 2 };
+
+/* Flags of `bind` and `remount`. OLD: with mount(2) alone, for Linux before 5.12. */
+enum bind_flags { BIND_RECURSIVE = 1, BIND_OPTIONAL = 2, BIND_OLD = 4 };
 
 #define OP_ENUM(name, payload, strings, fd_args) OP_##name,
 enum op { OPS(OP_ENUM) OP_END };

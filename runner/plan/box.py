@@ -32,6 +32,7 @@ def box(
     join: Sequence[int] = (),
     map_helpers: Mapping[str, Sequence[str]] | None = None,
     hooks: Sequence[HookFiles] = (),
+    old_mounts: bool = False,
 ) -> list[Step]:
     """Plan the sandbox of a `Runner`: its namespaces' inside, and what the keeper does once.
 
@@ -43,15 +44,16 @@ def box(
     `map_helpers`: the commands that write "uid_map" and "gid_map", where the keeper may not;
     in them "{pid}" is the process whose map it is.
     `hooks`: for each of `runner.hooks` the indexes in the frame of its stdout and stderr.
+    `old_mounts`: with mount(2) alone, by init, where the kernel has no detached trees.
     """
     return [
         *_drop_groups(runner, may=privileged if drop_groups is None else drop_groups),
         *_keep_proc(runner),
-        *(root.sources(runner.mounts, Phase.EARLY, owner) if privileged else ()),
+        *(root.sources(runner, Phase.EARLY, owner) if privileged and not old_mounts else ()),
         *_join(runner, join),
         *_maps(runner, map_helpers or {}),
         *_hooks(runner, Where.OUTSIDE, hooks),
-        *_setup(runner, privileged=privileged, hooks=hooks),
+        *_setup(runner, privileged=privileged, hooks=hooks, old_mounts=old_mounts),
         *_joined(runner),
         *root.fresh_places(runner.mounts),
         *_fresh_ipc(runner),
@@ -169,7 +171,9 @@ def _become_root(runner: Runner, phase: Phase) -> Iterator[Step]:
         yield Step(phase, Op.SETUID, At.SETUID, (0,))
 
 
-def _setup(runner: Runner, *, privileged: bool, hooks: Sequence[HookFiles]) -> Iterator[Step]:
+def _setup(
+    runner: Runner, *, privileged: bool, hooks: Sequence[HookFiles], old_mounts: bool
+) -> Iterator[Step]:
     yield from _become_root(runner, Phase.SETUP)
     if runner.loopback:
         yield Step(Phase.SETUP, Op.LOOPBACK, At.NETWORK, subject="lo")
@@ -181,10 +185,10 @@ def _setup(runner: Runner, *, privileged: bool, hooks: Sequence[HookFiles]) -> I
     if Namespace.MOUNT in runner.namespaces:
         yield root.private_mounts()
     if runner.pivot_root:
-        if not privileged:
-            yield from root.sources(runner.mounts, Phase.SETUP)
+        if old_mounts or not privileged:
+            yield from root.sources(runner, Phase.SETUP, old=old_mounts)
         inside = tuple(_hooks(runner, Where.INSIDE, hooks))
-        yield from root.new_root(runner.pivot_root, runner.mounts, hooks=inside)
+        yield from root.new_root(runner, hooks=inside, privileged=privileged, old=old_mounts)
     else:
         yield from _hooks(runner, Where.INSIDE, hooks)
     if runner.host_name:

@@ -1,318 +1,221 @@
-"""The sandbox's file system: sources opened, a new root entered, mounts put into place.
+"""The sandbox's root: a new one entered, mounts put into it, the old one left.
 
-Sources are opened as detached mounts; targets are made when the old root is gone, so that none
-of them, not even a symlink planted in a bound directory, leads to the host.
+No target leads to the host, not even through a symlink planted in a directory that is shown:
+targets are made when the old root is gone. In directories of the caller's none is made at all.
+
+What is bound, masked or laid over may have to be somewhere before: in the stage, a tmpfs that
+is init's directory meanwhile. A root that is a directory is there too. It is only chrooted into
+until all is done: had the root been pivoted to it, the stage would lie on top of it, which is
+where ".." of a root leads.
 """
 
 from __future__ import annotations
 
 import os
-import posixpath
 from typing import TYPE_CHECKING, Final
 
-from runner.config import Mount, MountKind
+from runner.config import RESTRICTING, Mount, MountKind, in_order, is_within
 from runner.errors import ConfigError
 from runner.errors import ErrorLocation as At
+from runner.plan import mounting, places, restrict, trees
 from runner.plan.steps import Op, Phase, Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# mount(2), <sys/mount.h>
-_MS_RDONLY: Final = 1
-_MS_NOSUID: Final = 2
-_MS_NODEV: Final = 4
-_MS_NOEXEC: Final = 8
-_MS_REMOUNT: Final = 32
-_MS_NOATIME: Final = 1024
-_MS_BIND: Final = 4096
-_MS_REC: Final = 16384
-_MS_PRIVATE: Final = 1 << 18
-_MNT_DETACH: Final = 2
+    from runner.config import Runner
 
-# The attributes of mount_setattr(2)
-_ATTR_RDONLY: Final = 1
-_ATTR_NOSUID: Final = 2
-_ATTR_NODEV: Final = 4
-_ATTR_NOEXEC: Final = 8
+# Unlike any name that is mounted.
+_OLD_ROOT: Final = ".run-sandboxed-old-root"
+_STAGE: Final = ".run-sandboxed-stage"
+_TREE: Final = "root"  # in the stage
 
-_OLD_ROOT: Final = ".run-sandboxed-old-root"  # unlike any name that is mounted
-_DEVICES: Final = ("null", "zero", "full", "random", "urandom")
-_DEV_LINKS: Final = (
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-)
+# A user namespace may mount these only while it can see another, in the old root
+# (mount_too_revealing in fs/namespace.c).
+_REVEALING: Final = frozenset({MountKind.PROC, MountKind.SYSFS})
 
 
 def private_mounts() -> Step:
     """Keep our mounts and the host's apart, in both directions."""
-    return _mount(At.MOUNT_ROOT, "/", flags=_MS_REC | _MS_PRIVATE)
+    return mounting.mount(At.MOUNT_ROOT, "/", flags=mounting.MS_REC | mounting.MS_PRIVATE)
 
 
 def sources(
-    mounts: Sequence[Mount], phase: Phase, owner: tuple[bytes, bytes] | None = None
+    runner: Runner,
+    phase: Phase,
+    owner: tuple[bytes, bytes] | None = None,
+    *,
+    old: bool = False,
 ) -> Iterator[Step]:
-    """Open what is bound, as detached trees with their attributes set.
-
-    `owner`: the uid_map and gid_map of mounts that are to be `owned`.
-    """
-    slot = 0
-    for index, mount in enumerate(mounts):
-        for bind in _bound(mount):
-            yield Step(
-                phase,
-                Op.OPEN_TREE,
-                At.MOUNT_SOURCE,
-                (slot, bind.recursive, bind.optional),
-                (os.fsencode(bind.source),),
-                item=index,
-                subject=bind.source,
-            )
-            attributes = _ATTR_NOSUID
-            attributes |= _ATTR_RDONLY if bind.readonly else 0
-            attributes |= 0 if bind.devices else _ATTR_NODEV
-            attributes |= 0 if bind.executable else _ATTR_NOEXEC
-            yield Step(
-                phase,
-                Op.MOUNT_SETATTR,
-                At.MOUNT_ATTRIBUTES,
-                (slot, attributes, 0),
-                item=index,
-                subject=bind.source,
-            )
-            if bind.owned and owner is not None:
-                yield Step(
-                    phase,
-                    Op.MOUNT_IDMAP,
-                    At.MOUNT_ATTRIBUTES,
-                    (slot,),
-                    owner,
-                    item=index,
-                    subject=bind.source,
-                )
-            slot += 1
+    """Open what is shown of the host's; see `trees.opened`."""
+    opened, _ = trees.numbered(runner, in_order(runner.mounts))
+    yield from trees.opened(opened, phase, owner=owner, old=old)
 
 
 def new_root(
-    path: str, mounts: Sequence[Mount], *, hooks: Sequence[Step] = ()
+    runner: Runner, *, hooks: Sequence[Step] = (), privileged: bool = True, old: bool = False
 ) -> Iterator[Step]:
-    """Make a tmpfs at `path` the root, and put the mounts into it.
+    """Make the root of a `Runner` at its `pivot_root`, enter it, and put the mounts into it.
 
-    `hooks` run in it while it is below the old root, which they see.
-
-    Every proc comes first: the kernel lets a user namespace mount one only while it can see
-    another, in the old root (mount_too_revealing in fs/namespace.c). Then the old root is left;
-    the other mounts follow in their order, when no path leads to the host any more.
+    `hooks` run in it while it is below the old root, which they see. `privileged`: all ids are
+    ours to give where there is no user namespace. `old`: with mount(2) alone.
     """
-    made: set[str] = {"/"}
-    slots = _slots(mounts)
-    numbered = list(enumerate(zip(mounts, slots, strict=True)))
-    yield from _enter(path, hooks)
-    for index, (mount, slot) in numbered:
-        if mount.kind is MountKind.PROC:
+    mounts = in_order(runner.mounts)
+    opened, slots = trees.numbered(runner, mounts)
+    site = places.Site(runner, mounts, slots, privileged=privileged, old=old)
+    staged = site.staged = _needs_stage(site, opened)
+    early = [(i, m) for i, m in mounts if m.kind in _REVEALING]
+    if old:
+        # mountinfo, when the root has no proc, or one that is not for us.
+        yield Step(Phase.SETUP, Op.HOST_PROC, At.INIT, subject="/proc")
+    yield from _enter(runner, opened, staged=staged, old=old, hooks=hooks)
+    for index, mount in early:
+        if not runner.root:
             _refuse_hidden(mount, mounts)
-            yield from _put(mount, index, slot, made)
+        if staged:
+            name = f"/{_STAGE}/{places.staged(index)}"
+            yield mounting.mkdir(name, index)
+            yield places.kernel_mount(mount, index, name)
+        else:
+            yield from site.parents(mount, index)
+            yield from places.put(site, mount, index)
     yield from _leave_old_root()
-    for index, (mount, slot) in numbered:
-        if mount.kind is not MountKind.PROC:
-            yield from _put(mount, index, slot, made)
-    yield _remount_readonly("/", _MS_NOSUID | _MS_NODEV, At.MOUNT_READONLY)
+    if staged:
+        yield mounting.chdir(f"/{_STAGE}")
+    if runner.root:
+        yield _chroot(_TREE, runner.root)
+    for index, mount in _late(mounts, early):
+        if staged or mount.kind not in _REVEALING:
+            yield from site.parents(mount, index)
+            yield from places.put(site, mount, index)
+    yield from restrict.all_of(site)
+    yield from _finish(runner, staged=staged)
 
 
-def _put(mount: Mount, index: int, slot: int, made: set[str]) -> Iterator[Step]:
-    yield from _mkdirs(posixpath.dirname(mount.target), index, made)
-    yield from _mount_steps(mount, index, slot, made)
+def _late(
+    mounts: Sequence[tuple[int, Mount]], early: Sequence[tuple[int, Mount]]
+) -> list[tuple[int, Mount]]:
+    """Give what is put into place when the old root is gone, in this order.
 
-
-def _refuse_hidden(proc: Mount, mounts: Sequence[Mount]) -> None:
-    for mount in mounts:
-        if mount is not proc and (proc.target + "/").startswith(mount.target.rstrip("/") + "/"):
-            message = (
-                f"Mount.proc: {proc.target!r} lies below the mount at {mount.target!r}, which "
-                "would hide it: mount proc beside it"
-            )
-            raise ConfigError(message)
+    Proc as late as can be: by its links to what init has open a planted symlink could lead
+    into the stage.
+    """
+    return sorted(
+        ((index, mount) for index, mount in mounts if mount.kind not in RESTRICTING),
+        key=lambda numbered: any(is_within(numbered[1].target, m.target) for _, m in early),
+    )
 
 
 def fresh_places(mounts: Sequence[Mount]) -> Iterator[Step]:
     """Give the next run empty ones of those that are to be fresh."""
-    for number, mount in enumerate(mounts):
+    for number, mount in in_order(mounts):
         if mount.kind is MountKind.TMPFS and mount.fresh:
             yield Step(
                 Phase.CLEAN,
                 Op.KEEP_FRESH,
                 At.CLEAN,
-                (_tmpfs_flags(mount), number),
-                (os.fsencode(mount.target), _tmpfs_data(mount).encode()),
+                (places.tmpfs_flags(mount), number),
+                (os.fsencode(mount.target), places.tmpfs_data(mount).encode()),
                 item=number,
                 subject=mount.target,
             )
 
 
-def _mount(
-    location: At,
-    target: str,
+def _needs_stage(site: places.Site, opened: Sequence[trees.Tree]) -> bool:
+    return bool(
+        site.runner.root
+        or (site.old and opened)
+        or any(
+            mount.kind is MountKind.OVERLAY
+            or (mount.kind is MountKind.FILE and not site.is_ours(mount.target))
+            for _, mount in site.mounts
+        )
+        or restrict.has_masks(site)
+    )
+
+
+def _enter(
+    runner: Runner,
+    opened: Sequence[trees.Tree],
     *,
-    flags: int,
-    fstype: str = "",
-    data: str = "",
-    item: int = -1,
-) -> Step:
-    return Step(
-        Phase.SETUP,
-        Op.MOUNT,
-        location,
-        (flags,),
-        (fstype.encode(), os.fsencode(target), fstype.encode(), data.encode()),
-        item=item,
-        subject=target,
-    )
-
-
-def _enter(path: str, hooks: Sequence[Step]) -> Iterator[Step]:
+    staged: bool,
+    old: bool,
+    hooks: Sequence[Step],
+) -> Iterator[Step]:
     """Pivot into an empty tmpfs at once; the old root stays below it until it is left."""
-    flags = _MS_NOSUID | _MS_NODEV
-    yield _mount(At.MOUNT_TMPFS, path, flags=flags, fstype="tmpfs", data="mode=0755")
-    here, old = b".", _OLD_ROOT.encode()
-    yield Step(
-        Phase.SETUP, Op.CHDIR, At.MOUNT_CHDIR, strings=(os.fsencode(path),), subject=path
-    )
+    path = runner.pivot_root
+    flags = mounting.MS_NOSUID | mounting.MS_NODEV
+    yield mounting.mount(At.MOUNT_TMPFS, path, flags=flags, fstype="tmpfs", data="mode=0755")
+    yield mounting.chdir(path)
+    if staged:
+        yield mounting.mkdir(_STAGE, -1, 0o700, there=mounting.NEW)
+        data = "mode=0700"
+        yield mounting.mount(At.MOUNT_TMPFS, _STAGE, flags=flags, fstype="tmpfs", data=data)
+    if old:
+        yield from trees.bound(opened, _STAGE)
+    if runner.root:
+        tree = f"{_STAGE}/{_TREE}"
+        yield mounting.mkdir(tree, -1)
+        slot = len(opened) - 1
+        if old:
+            yield mounting.move(f"{_STAGE}/{slot}", tree, -1, there=mounting.EXISTS)
+        else:
+            yield trees.put(slot, tree, -1, there=mounting.EXISTS)
+        if hooks:
+            yield mounting.chdir(tree)
     yield from hooks
-    yield Step(Phase.SETUP, Op.MKDIR, At.PIVOT_ROOT, (0o700, 1), (old,))
-    yield Step(Phase.SETUP, Op.PIVOT_ROOT, At.PIVOT_ROOT, strings=(here, old), subject=path)
-    yield Step(Phase.SETUP, Op.CHDIR, At.MOUNT_CHDIR, strings=(b"/",), subject="/")
+    if runner.root and hooks:
+        yield mounting.chdir(path)
+    old_root = _OLD_ROOT.encode()
+    yield Step(Phase.SETUP, Op.MKDIR, At.PIVOT_ROOT, (0o700, mounting.NEW), (old_root,))
+    yield _pivot(".", _OLD_ROOT, path)
+    yield mounting.chdir("/")
+
+
+def _pivot(new: str, put_old: str, subject: str) -> Step:
+    strings = (os.fsencode(new), os.fsencode(put_old))
+    return Step(Phase.SETUP, Op.PIVOT_ROOT, At.PIVOT_ROOT, strings=strings, subject=subject)
+
+
+def _chroot(path: str, subject: str) -> Step:
+    strings = (os.fsencode(path),)
+    return Step(Phase.SETUP, Op.CHROOT, At.PIVOT_ROOT, strings=strings, subject=subject)
 
 
 def _leave_old_root() -> Iterator[Step]:
     old = f"/{_OLD_ROOT}".encode()
-    yield Step(Phase.SETUP, Op.UMOUNT, At.UMOUNT, (_MNT_DETACH,), (old,))
+    yield Step(Phase.SETUP, Op.UMOUNT, At.UMOUNT, (mounting.MNT_DETACH,), (old,))
     yield Step(Phase.SETUP, Op.RMDIR, At.UNLINK, strings=(old,))
 
 
-def _remount_readonly(target: str, flags: int, location: At, item: int = -1) -> Step:
-    return _mount(
-        location, target, flags=_MS_REMOUNT | _MS_BIND | _MS_RDONLY | flags, item=item
-    )
+def _finish(runner: Runner, *, staged: bool) -> Iterator[Step]:
+    for index, mount in in_order(runner.mounts):
+        if mount.kind is MountKind.DEV and mount.readonly:
+            yield mounting.remount_readonly(mount.target, places.DEV_FLAGS, At.MOUNT, index)
+    if runner.root:
+        # From the stage up to the tmpfs, whose place is taken; which then lies on the new root.
+        yield _chroot("..", runner.root)
+        yield _pivot(_TREE, _TREE, runner.root)
+        yield mounting.chdir("/")
+        yield Step(Phase.SETUP, Op.UMOUNT, At.UMOUNT, (mounting.MNT_DETACH,), (b".",))
+    elif staged:
+        yield mounting.chdir("/")
+        stage = f"/{_STAGE}".encode()
+        yield Step(Phase.SETUP, Op.UMOUNT, At.UMOUNT, (mounting.MNT_DETACH,), (stage,))
+        yield Step(Phase.SETUP, Op.RMDIR, At.UNLINK, strings=(stage,))
+    if not runner.root and runner.root_readonly:
+        flags = mounting.MS_NOSUID | mounting.MS_NODEV
+        yield mounting.remount_readonly("/", flags, At.MOUNT_READONLY)
 
 
-def _bound(mount: Mount) -> tuple[Mount, ...]:
-    """Give the binds that a mount is made of."""
-    if mount.kind is MountKind.BIND:
-        return (mount,)
-    if mount.kind is MountKind.DEV:
-        # A user namespace may not mknod a device, but may bind the host's.
-        return tuple(
-            Mount.bind(f"/dev/{name}", f"{mount.target}/{name}", readonly=False, devices=True)
-            for name in _DEVICES
-        )
-    return ()
-
-
-def _slots(mounts: Sequence[Mount]) -> list[int]:
-    """Give each mount's first slot of detached trees."""
-    slots, free = [], 0
-    for mount in mounts:
-        slots.append(free)
-        free += len(_bound(mount))
-    return slots
-
-
-def _mkdirs(path: str, index: int, made: set[str]) -> Iterator[Step]:
-    """Make a directory and those above it, each once in a plan."""
-    if path in made:
-        return
-    yield from _mkdirs(posixpath.dirname(path), index, made)
-    made.add(path)
-    yield _mkdir(path, index)
-
-
-def _mkdir(path: str, index: int, mode: int = 0o755) -> Step:
-    return Step(
-        Phase.SETUP,
-        Op.MKDIR,
-        At.MOUNT_MKDIR,
-        (mode,),
-        (os.fsencode(path),),
-        item=index,
-        subject=path,
-    )
-
-
-def _mount_steps(mount: Mount, index: int, slot: int, made: set[str]) -> Iterator[Step]:
-    """Put one mount at its target, whose parent exists."""
-    target = os.fsencode(mount.target)
-    if mount.kind is MountKind.BIND:
-        yield _place_bind(mount, index, slot)
-    elif mount.kind is MountKind.DEV:
-        yield from _dev(mount, index, slot)
-    elif mount.kind is MountKind.SYMLINK:
-        yield _symlink(mount.source, mount.target, index)
-    elif mount.kind is MountKind.FILE:
-        yield Step(
-            Phase.SETUP,
-            Op.WRITE_FILE,
-            At.FILE,
-            (mount.mode,),
-            (target,),
-            mount.content,
-            index,
-            mount.target,
-        )
-    else:
-        made.add(mount.target)
-        yield _mkdir(mount.target, index, mount.mode)
-        if mount.kind is MountKind.TMPFS:
-            yield _mount(
-                At.MOUNT,
-                mount.target,
-                flags=_tmpfs_flags(mount),
-                fstype="tmpfs",
-                data=_tmpfs_data(mount),
-                item=index,
+def _refuse_hidden(early: Mount, mounts: Sequence[tuple[int, Mount]]) -> None:
+    """Refuse what would be mounted first, and then be hidden."""
+    for _, mount in mounts:
+        if mount is early or mount.kind in RESTRICTING:
+            continue
+        if (early.target + "/").startswith(mount.target.rstrip("/") + "/"):
+            message = (
+                f"Mount.{early.kind.value}: {early.target!r} lies below the mount at "
+                f"{mount.target!r}, which would hide it: mount {early.kind.value} beside it"
             )
-        elif mount.kind is MountKind.PROC:
-            flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
-            flags |= _MS_RDONLY if mount.readonly else 0
-            yield _mount(At.MOUNT, mount.target, flags=flags, fstype="proc", item=index)
-
-
-def _place_bind(mount: Mount, index: int, slot: int) -> Step:
-    target = (os.fsencode(mount.target),)
-    return Step(
-        Phase.SETUP, Op.MOVE_MOUNT, At.MOUNT, (slot,), target, item=index, subject=mount.target
-    )
-
-
-def _symlink(text: str, path: str, index: int) -> Step:
-    strings = (os.fsencode(text), os.fsencode(path))
-    return Step(Phase.SETUP, Op.SYMLINK, At.SYMLINK, strings=strings, item=index, subject=path)
-
-
-def _dev(mount: Mount, index: int, slot: int) -> Iterator[Step]:
-    flags = _MS_NOSUID | _MS_NOEXEC
-    yield _mkdir(mount.target, index)
-    data = "mode=0755,size=64k"
-    yield _mount(At.MOUNT, mount.target, flags=flags, fstype="tmpfs", data=data, item=index)
-    for offset, bind in enumerate(_bound(mount)):
-        yield _place_bind(bind, index, slot + offset)
-    for name, text in _DEV_LINKS:
-        yield _symlink(text, f"{mount.target}/{name}", index)
-    yield _mkdir(f"{mount.target}/shm", index)
-    yield _remount_readonly(mount.target, flags, At.MOUNT, index)
-
-
-def _tmpfs_flags(mount: Mount) -> int:
-    # noatime: looking into it must not change it (op keep_fresh compares).
-    flags = _MS_NOSUID | _MS_NODEV | _MS_NOATIME
-    return flags | (0 if mount.executable else _MS_NOEXEC)
-
-
-def _tmpfs_data(mount: Mount) -> str:
-    options = [f"mode={mount.mode:04o}"]
-    if mount.size is not None:
-        options.append(f"size={mount.size}")
-    if mount.inodes is not None:
-        options.append(f"nr_inodes={mount.inodes}")
-    return ",".join(options)
+            raise ConfigError(message)

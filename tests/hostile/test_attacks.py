@@ -68,7 +68,8 @@ def test_planted_symlink_below_a_target_never_reaches_the_host(
     work = Mount.bind(str(box), "/work", readonly=False)
     with Sandbox(mounts=[work, planted]) as sandbox, pytest.raises(ChildError) as caught:
         sandbox.start()
-    assert (caught.value.location, caught.value.errno) == (ErrorLocation.FILE, errno.ENOENT)
+    at = (caught.value.location, caught.value.errno)
+    assert at == (ErrorLocation.MOUNT_MKDIR, errno.ENOENT)
     assert list(outside.iterdir()) == []
 
 

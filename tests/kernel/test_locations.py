@@ -189,20 +189,25 @@ LOCATIONS: dict[ErrorLocation, Fault] = {
         deny="sethostname",
     ),
     At.SYMLINK: Fault(
-        PIVOT | {"mounts": (Mount.directory("/a"), Mount.symlink("x", "/a"))},
+        PIVOT | {"mounts": (Mount.dev(), Mount.symlink("x", "/dev/fd"))},
         errno.EEXIST,
         index=1,
     ),
     At.FILE: Fault(
-        PIVOT | {"mounts": (Mount.file("/a", b""), Mount.file("/a", b""))},
+        PIVOT | {"mounts": (Mount.dev(), Mount.file("/dev/null", b""))},
         errno.EEXIST,
         index=1,
     ),
     At.MOUNT_SOURCE: Fault(
         PIVOT | {"mounts": (Mount.bind("/nonexistent"),)}, errno.ENOENT, index=0
     ),
+    At.MKNOD: Fault(
+        PIVOT | {"mounts": (Mount.dev(), Mount.node("/dev/fuse", "c", 10, 229))},
+        errno.EPERM,
+        index=1,
+    ),
     At.MOUNT_ATTRIBUTES: Fault(
-        PIVOT | {"mounts": USR}, errno.ENOSYS, index=1, deny="mount_setattr"
+        PIVOT | {"mounts": USR}, errno.EINVAL, index=1, deny="mount_setattr"
     ),
     At.PARENT_DEATH: Fault({}, errno.EINVAL, deny="prctl", arg=(0, PR_SET_PDEATHSIG)),
     At.CLOSE_RANGE: Fault({}, errno.EPERM, deny="close_range", arg=(2, 4)),

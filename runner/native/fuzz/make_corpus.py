@@ -77,6 +77,21 @@ def seeds() -> dict[str, tuple[int, list[Step]]]:
         mounts=(Mount.file("/etc/hosts", bytes(range(256))), Mount.symlink("a", "/b")),
         pivot_root="/mnt",
     )
+    tree = Runner(
+        args=("tree",),
+        namespaces=ALL_NAMESPACES,
+        root="/srv/image",
+        mounts=(
+            Mount.proc(readonly=False, masked=True),
+            Mount.dev(console="/dev/pts/0"),
+            Mount.node("/dev/fuse", "c", 10, 229),
+            Mount.overlay("/work", lower=("/a", "/b"), upper="/c/upper", work="/c/work"),
+            Mount.file("/etc/hosts", b"127.0.0.1 localhost\n"),
+            Mount.read_only("/usr"),
+            Mount.remount("/work", executable=False),
+        ),
+        pivot_root="/tmp",
+    )
     bare = Runner(args=("true",))
     step = Step(Phase.PROGRAM, Op.SETSID, ErrorLocation.SETSID)
     chdir = Step(Phase.SETUP, Op.CHDIR, ErrorLocation.CHDIR, strings=(b"/",), item=0)
@@ -85,6 +100,8 @@ def seeds() -> dict[str, tuple[int, list[Step]]]:
         "sandbox-privileged": (0, plan.box(sandbox(), privileged=True)),
         "sandbox-user": (0, plan.box(sandbox(), privileged=False)),
         "sandbox-files": (0, plan.box(files, privileged=True)),
+        "sandbox-tree": (0, plan.box(tree, privileged=True)),
+        "sandbox-old-mounts": (0, plan.box(tree, privileged=True, old_mounts=True)),
         "sandbox-bare": (0, plan.box(bare, privileged=False)),
         "program": (3, program_steps(program())),
         "program-sync": (3, program_steps(knock)),
