@@ -87,6 +87,14 @@ class ErrorLocation(enum.IntEnum):
         return f"mount({tail})" if head == "mount" and tail else name
 
 
+class Detail(enum.IntEnum):
+    """What an errno alone does not tell, numbered as DETAILS(X) of native/wire.h."""
+
+    NONE = 0
+    LOADER_MISSING = 1
+    MOUNTED_NOEXEC = 2
+
+
 class SandboxError(Exception):
     """The sandbox failed; nothing is known about the program. Base of all that we raise."""
 
@@ -137,6 +145,7 @@ class ChildError(SandboxError):
         *,
         subject: str = "",
         status: int | None = None,
+        detail: Detail = Detail.NONE,
     ) -> None:
         super().__init__(location, errno, index)
         self.location: Final = location
@@ -144,6 +153,7 @@ class ChildError(SandboxError):
         self.index: Final = index
         self.subject: Final = subject
         self.status: Final = status
+        self.detail: Final = detail
 
     @property
     def errno_name(self) -> str:
@@ -152,7 +162,7 @@ class ChildError(SandboxError):
 
     @property
     def hint(self) -> str | None:
-        return _HINTS.get((self.location, self.errno)) or _HINTS.get((self.location, 0))
+        return _DETAILS.get(self.detail) or _HINTS.get((self.location, self.errno))
 
     def __str__(self) -> str:
         where = self.location.text
@@ -181,6 +191,17 @@ _NO_USER_NAMESPACE = (
 
 _MEMORY_TOO_SMALL = "the memory limit is too small to start any program: give 1 MiB or more"
 
+_DETAILS: Final[dict[Detail, str]] = {
+    Detail.LOADER_MISSING: (
+        "the file exists, its loader does not: bind what `ldd` or the first line of the script "
+        "names, or let it be staged"
+    ),
+    Detail.MOUNTED_NOEXEC: (
+        "the file is on a file system that is mounted noexec: put it on another, or mount that "
+        "one exec"
+    ),
+}
+
 _HINTS: Final[dict[tuple[ErrorLocation, int], str]] = {
     (ErrorLocation.CLONE, errno_names.EPERM): _NO_USER_NAMESPACE,
     (ErrorLocation.CLONE, errno_names.ENOSPC): _NO_USER_NAMESPACE,
@@ -200,12 +221,9 @@ _HINTS: Final[dict[tuple[ErrorLocation, int], str]] = {
         "mounting is refused here; in a container allow it, or on Ubuntu give this program an "
         "AppArmor profile that allows user namespaces"
     ),
-    (ErrorLocation.EXECVE, errno_names.ENOENT): (
-        "no such program in the sandbox; if the file is there, the interpreter or loader that "
-        "it names is not"
-    ),
+    (ErrorLocation.EXECVE, errno_names.ENOENT): "no such program in the sandbox",
     (ErrorLocation.EXECVE, errno_names.EACCES): (
-        "not executable: set its x bit, and see that the directory is not mounted noexec"
+        "not executable: it is no regular file, or has no x bit for the program's user"
     ),
     (ErrorLocation.EXECVE, errno_names.E2BIG): (
         "arguments and environment take more than a quarter of the stack limit, or do not fit "

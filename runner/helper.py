@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from runner import wire
 from runner.config.checks import check_name
-from runner.errors import ChildError, ErrorLocation, HostError, ProtocolError
+from runner.errors import ChildError, Detail, ErrorLocation, HostError, ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -289,4 +289,5 @@ def _raise_failure(reply: wire.Reply, steps: Sequence[Step]) -> None:
             reply.item if reply.item >= 0 else None,
             subject=subject,
             status=reply.status or None,
+            detail=Detail(reply.detail),
         )

@@ -101,6 +101,7 @@ class Reply(NamedTuple):
     error: int
     item: int
     step: int
+    detail: int
     setup_ns: int
     setup_cpu_ns: int
     wall_ns: int
@@ -174,5 +175,4 @@ def decode_reply(frame: bytes) -> Reply:
     if (magic, version) != (MAGIC, VERSION):
         message = f"the keeper speaks version {version}, this package {VERSION}: reinstall it"
         raise ProtocolError(message)
-    del rest[7]  # reserved
     return Reply(kind, run_id, *rest)

@@ -54,6 +54,9 @@ static void describe(void)
     printf("], \"causes\": [");
     separator = "";
     CAUSES(SHOW)
+    printf("], \"details\": [");
+    separator = "";
+    DETAILS(SHOW)
 #undef SHOW
     printf("], \"sizes\": {\"plan\": %zu, \"step\": %zu, \"request\": %zu, \"reply\": %zu}}\n",
            sizeof(struct wire_plan), sizeof(struct wire_step), sizeof(struct wire_request),

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "run.h"
 
+#include "explain.h"
 #include "sys.h"
 #include "watch.h"
 
@@ -183,13 +184,14 @@ static void fill_figures(struct wire_reply *reply, const struct watch *watch,
 
 /* What the end of the program means: its own end, or that of its set-up. */
 static void conclude(struct wire_reply *reply, const struct watch *watch,
-                     const struct report *report)
+                     const struct plan *plan, const struct report *report)
 {
     int state = atomic_load(&report->state);
     if (watch->aborted)
         reply->kind = REPLY_ABORTED;
     else if (state == REPORT_FAILED && watch->cause == CAUSE_NONE) {
         box_report(reply, report);
+        reply->detail = explain_failure(plan, report);
     } else if (watch->error < 0)
         reply_failure(reply, watch->error_location, -watch->error);
     else if (state == REPORT_SETUP && watch->cause == CAUSE_NONE)
@@ -246,7 +248,7 @@ static int run_once(struct box *box, const struct frame *frame, const struct pla
     if (launch(&watch, frame, plan, *borrow, report, reply) == 0) {
         gone = watch_program(&watch);
         finish(&watch, box);
-        conclude(reply, &watch, report);
+        conclude(reply, &watch, plan, report);
         *borrow = *borrow && !overdue(&watch);
     }
     watch_close(&watch);

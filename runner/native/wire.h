@@ -260,6 +260,13 @@ enum reply_kind {
     REPLY_STOPPED = 8, /* pid: has stopped itself before its filter is loaded */
 };
 
+/* What an errno alone does not tell. X(name) */
+#define DETAILS(X) X(NONE) X(LOADER_MISSING) X(MOUNTED_NOEXEC)
+
+#define DETAIL_ENUM(name) DETAIL_##name,
+enum detail { DETAILS(DETAIL_ENUM) DETAIL_END };
+#undef DETAIL_ENUM
+
 /* Who ended the program. X(name) */
 #define CAUSES(X) X(NONE) X(CPU_TIME) X(WALL_TIME) X(IDLE_TIME) X(MEMORY) X(OUTPUT) X(CANCELLED)
 
@@ -280,7 +287,7 @@ struct wire_reply {
     int32_t error;
     int32_t index;
     int32_t step;
-    int32_t reserved;
+    int32_t detail;
     int64_t setup_ns;
     int64_t setup_cpu_ns; /* our part of what the cgroup counted */
     int64_t wall_ns;

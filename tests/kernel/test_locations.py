@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import signal
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,10 +31,12 @@ from runner import (
     Rlimit,
     Runner,
     TimeOffsets,
+    Where,
     helper,
     plan,
     wire,
 )
+from runner.errors import Detail
 from runner.plan import Op, Phase, Step
 
 At = ErrorLocation
@@ -198,13 +201,13 @@ LOCATIONS: dict[ErrorLocation, Fault] = {
         errno.EEXIST,
         index=1,
     ),
-    At.MOUNT_SOURCE: Fault(
-        PIVOT | {"mounts": (Mount.bind("/nonexistent"),)}, errno.ENOENT, index=0
-    ),
     At.MKNOD: Fault(
         PIVOT | {"mounts": (Mount.dev(), Mount.node("/dev/fuse", "c", 10, 229))},
         errno.EPERM,
         index=1,
+    ),
+    At.MOUNT_SOURCE: Fault(
+        PIVOT | {"mounts": (Mount.bind("/nonexistent"),)}, errno.ENOENT, index=0
     ),
     At.MOUNT_ATTRIBUTES: Fault(
         PIVOT | {"mounts": USR}, errno.EINVAL, index=1, deny="mount_setattr"
@@ -370,6 +373,65 @@ def test_error_text_reads_as_location_index_subject_and_errno() -> None:
 
 def test_error_text_shows_index_zero() -> None:
     assert str(ChildError(At.SETRLIMIT, errno.EPERM, 0)).startswith("setrlimit[0]: ")
+
+
+@pytest.mark.parametrize("place", ["", "/bin"])
+def test_exec_of_a_file_whose_loader_is_missing_says_so(tmp_path: Path, place: str) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    name = "./script" if not place else str(script)
+    with pytest.raises(ChildError) as caught:
+        runner.start(Runner(args=[name], work_dir=place or str(tmp_path)))
+    error = caught.value
+    assert (error.location, error.errno) == (At.EXECVE, errno.ENOENT)
+    assert error.detail is Detail.LOADER_MISSING
+    assert error.hint is not None
+    assert error.hint.startswith("the file exists, its loader does not: ")
+
+
+def test_exec_of_a_file_that_is_not_there_says_so() -> None:
+    with pytest.raises(ChildError) as caught:
+        runner.start(Runner(args=["/nonexistent"]))
+    assert caught.value.hint == "no such program in the sandbox"
+
+
+def test_exec_in_a_directory_that_is_mounted_noexec_says_so(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_bytes(Path("/bin/true").read_bytes())
+    program.chmod(0o755)
+    tmp_path.chmod(0o755)
+    hook = Hook(
+        args=("/bin/sh", "-c", f"mount --bind -o noexec {tmp_path} {tmp_path}"),
+        where=Where.INSIDE,
+        env={"PATH": "/usr/bin:/bin:/usr/sbin"},
+    )
+    with pytest.raises(ChildError) as caught:
+        runner.start(Runner(args=[str(program)], namespaces=USER_MOUNT, hooks=[hook]))
+    error = caught.value
+    assert (error.location, error.errno) == (At.EXECVE, errno.EACCES)
+    assert error.detail is Detail.MOUNTED_NOEXEC
+    assert error.hint is not None
+    assert "noexec" in error.hint
+
+
+def test_filter_that_forbids_to_look_is_not_broken_by_the_explanation(tmp_path: Path) -> None:
+    # execve alone may be called (x86_64: 59, aarch64: 221): another call would kill it.
+    script = tmp_path / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    number = 59 if os.uname().machine == "x86_64" else 221
+    only_exec = struct.pack(
+        "=HBBIHBBIHBBIHBBIHBBI",
+        *(0x20, 0, 0, 0),  # load the number
+        *(0x15, 1, 0, number),
+        *(0x15, 0, 1, 231 if number == 59 else 94),  # exit_group
+        *(0x06, 0, 0, 0x7FFF0000),
+        *(0x06, 0, 0, 0x80000000),
+    )
+    with pytest.raises(ChildError) as caught:
+        runner.start(Runner(args=[str(script)], seccomp=only_exec))
+    assert caught.value.detail is Detail.LOADER_MISSING
 
 
 def test_failing_starts_leave_no_process_and_no_fd() -> None:

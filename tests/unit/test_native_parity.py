@@ -9,7 +9,7 @@ from typing import TypedDict, cast
 import pytest
 
 from runner import wire
-from runner.errors import ErrorLocation
+from runner.errors import Detail, ErrorLocation
 from runner.helper import keeper_path
 from runner.plan import FD_CLOSED, FD_STDERR_PIPE, FD_STDOUT_PIPE, Op, Phase, Step
 
@@ -61,6 +61,7 @@ class Native(TypedDict):
     ops: list[tuple[str, str, int, int]]  # name, payload, strings, fd arguments
     phases: list[str]
     causes: list[str]
+    details: list[str]
     sizes: dict[str, int]
 
 
@@ -104,6 +105,11 @@ def test_phases_have_the_helpers_order(native: Native) -> None:
 def test_causes_have_the_helpers_order(native: Native) -> None:
     assert [cause.name for cause in wire.Cause] == native["causes"]
     assert [cause.value for cause in wire.Cause] == list(range(len(wire.Cause)))
+
+
+def test_details_have_the_helpers_order(native: Native) -> None:
+    assert [detail.name for detail in Detail] == native["details"]
+    assert [detail.value for detail in Detail] == list(range(len(Detail)))
 
 
 def test_structs_have_the_helpers_sizes(native: Native) -> None:
