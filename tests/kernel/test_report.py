@@ -136,7 +136,7 @@ def places(draw: st.DrawFn, namespaces: Namespace) -> dict[str, Any]:
     ]
     mounts = [mount for mount in some if draw(st.booleans())]
     if Namespace.PID in namespaces and draw(st.booleans()):
-        mounts.append(Mount.proc())
+        mounts.append(Mount.proc(masked=draw(st.booleans())))
     inside = [
         "/",
         *(mount.target for mount in mounts if mount.target in {"/t", "/usr", "/d/e"}),
@@ -345,13 +345,18 @@ def check_mounts(fields: dict[str, Any], lines: dict[str, list[str]]) -> None:
     if "mount" not in lines or "pivot_root" not in fields:
         return
     asked = {"/"} | {mount.target for mount in fields["mounts"]} & FLAGS.keys()
-    below = {target for target in asked if target == "/usr"}
+    # With what the host has mounted there, and with the masks.
+    masked = any(mount.masked for mount in fields["mounts"])
+    below = asked & ({"/usr", "/proc"} if masked else {"/usr"})
     found = {}
+    masks = 0
     for line in lines["mount"]:
         _, _, _, _, target, options, *optional = line.split()
         assert not [word for word in optional if word.startswith(("shared:", "master:"))]
         if not any(target.startswith(f"{parent}/") for parent in below):
             found[target] = set(options.split(","))
+        masks += target.startswith("/proc/")
+    assert (masks > 0) == masked
     assert found.keys() == asked
     for target, options in found.items():
         assert options >= FLAGS[target], target
