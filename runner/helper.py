@@ -157,6 +157,10 @@ class Keeper:
         self._send(wire.RequestKind.RUN, encoded_plan, fds, watch=watch, flags=flags)
         return self._run_id
 
+    def fileno(self) -> int:
+        """Give the socket's fd, which is readable when there is a reply."""
+        return self._socket.fileno()
+
     def receive(self, steps: Sequence[Step]) -> wire.Reply:
         """Wait for the next reply to a run; raises ChildError if a step of `steps` failed."""
         return self._receive(steps)

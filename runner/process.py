@@ -52,6 +52,10 @@ class Process:
         with contextlib.suppress(ProtocolError, ChildError):
             self.wait()
 
+    def fileno(self) -> int:
+        """Give an fd that is readable when `wait` will not block; it is the process's own."""
+        return self._keeper.fileno()
+
     def resume(self) -> None:
         """Let it go on that has stopped, by SIGCONT, or waits before its exec.
 

@@ -8,6 +8,7 @@ import errno
 import os
 import pty
 import resource
+import select
 import signal
 import subprocess
 import time
@@ -395,6 +396,13 @@ def test_ptrace_with_a_filter_stops_before_it() -> None:
         assert process.waiting
         assert state(process.pid) == "T"
         process.resume()
+        assert process.wait().ok
+
+
+def test_fileno_is_readable_when_the_program_has_ended() -> None:
+    with runner.start(Runner(args=["/bin/sleep", "0.2"])) as process:
+        assert select.select([process], [], [], 0)[0] == []
+        assert select.select([process], [], [], 10)[0] == [process]
         assert process.wait().ok
 
 
