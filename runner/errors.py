@@ -189,6 +189,8 @@ _NO_USER_NAMESPACE = (
     "kernel.apparmor_restrict_unprivileged_userns=0"
 )
 
+_LEADS_TO_ROOT = "the target is a symbolic link to the root itself, or one of a circle of links"
+
 _MEMORY_TOO_SMALL = "the memory limit is too small to start any program: give 1 MiB or more"
 
 _DETAILS: Final[dict[Detail, str]] = {
@@ -217,6 +219,24 @@ _HINTS: Final[dict[tuple[ErrorLocation, int], str]] = {
         "--security-opt systempaths=unmasked"
     ),
     (ErrorLocation.MOUNT_SOURCE, errno_names.ENOENT): "the path to bind does not exist",
+    (ErrorLocation.MOUNT_SOURCE, errno_names.EINVAL): (
+        "what is mounted below it may not be left out here: bind it recursively, or take the "
+        "mounts away from below an overlay's layer"
+    ),
+    (ErrorLocation.MOUNT_MKDIR, errno_names.ENOENT): (
+        "the target is in a directory of yours, in which nothing is made: make it there first"
+    ),
+    (ErrorLocation.MOUNT_MKDIR, errno_names.ELOOP): _LEADS_TO_ROOT,
+    (ErrorLocation.MOUNT, errno_names.ELOOP): _LEADS_TO_ROOT,
+    (ErrorLocation.SYMLINK, errno_names.ENOENT): (
+        "the link is in a directory of yours, in which nothing is made: make it there first"
+    ),
+    (ErrorLocation.MKNOD, errno_names.EPERM): (
+        "no user namespace may make device nodes: show one of the host's, by Mount.device"
+    ),
+    (ErrorLocation.MOUNT_ATTRIBUTES, errno_names.EINVAL): (
+        "nothing is mounted just there: restrict a path that is no mount by Mount.read_only"
+    ),
     (ErrorLocation.MOUNT_ROOT, errno_names.EPERM): (
         "mounting is refused here; in a container allow it, or on Ubuntu give this program an "
         "AppArmor profile that allows user namespaces"

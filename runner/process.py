@@ -8,7 +8,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Final
 
-from runner import measure, plan, resolve, wire
+from runner import measure, plan, resolve, sources, wire
 from runner.config import Limits
 from runner.errors import ChildError, ProtocolError
 from runner.helper import START_TIMEOUT_S, Keeper
@@ -120,6 +120,16 @@ def start(
     does not have), HostError for what the host lacks, and what `sync_func` raised; nothing of
     the program is left then.
     """
+
+    def start_with(old_mounts: bool) -> Process:  # noqa: FBT001 - called by with_mount_calls
+        return _start(runner, path, name, sealed=sealed, old_mounts=old_mounts)
+
+    return sources.with_mount_calls(start_with)
+
+
+def _start(
+    runner: Runner, path: str | None, name: str, *, sealed: bool, old_mounts: bool
+) -> Process:
     host = detect()
     with contextlib.ExitStack() as opened:
         sent = resolve.gather(runner, opened)
@@ -133,6 +143,7 @@ def start(
                 map_helpers=map_helpers,
                 join=sent.join,
                 hooks=sent.hooks,
+                old_mounts=old_mounts,
             )
             keeper.start(
                 steps,

@@ -246,7 +246,12 @@ def _overlay(site: Site, mount: Mount, index: int) -> Iterator[Step]:
     if not site.old:
         for name in layers:
             yield trees.put(int(name), name, index, there=mounting.MADE)
-    options = [f"lowerdir={':'.join(layers[: len(mount.lower)])}"]
+    lower = layers[: len(mount.lower)]
+    if mount.readonly and len(lower) == 1:
+        # The kernel wants two where there is no upper one.
+        lower.append(f"l{index}")
+        yield mounting.mkdir(lower[1], index)
+    options = [f"lowerdir={':'.join(lower)}"]
     writable = ""
     if mount.upper:
         parent = trees.upper_parent(mount)

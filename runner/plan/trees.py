@@ -140,6 +140,6 @@ def put(slot: int, target: str, item: int, *, there: int) -> Step:
 def _step(
     phase: Phase, op: Op, tree: Tree, args: tuple[int, ...], *strings: str | bytes
 ) -> Step:
-    at = At.MOUNT_SOURCE if op in {Op.OPEN_TREE, Op.OPEN_PATH} else At.MOUNT_ATTRIBUTES
+    at = At.MOUNT_ATTRIBUTES if op in {Op.MOUNT_SETATTR, Op.MOUNT_IDMAP} else At.MOUNT_SOURCE
     encoded = tuple(map(os.fsencode, strings))
     return Step(phase, op, at, args, encoded, item=tree.item, subject=tree.source)
