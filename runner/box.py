@@ -75,7 +75,7 @@ class Box:
     reusable    whether what one run leaves can be put back for the next
     """
 
-    def __init__(self, config: BoxConfig) -> None:
+    def __init__(self, config: BoxConfig, *, old_mounts: bool = False) -> None:
         self._host = detect()
         self._require = config.require
         self._extras = _of_a_program(config.extras)
@@ -98,6 +98,7 @@ class Box:
                 drop_groups=self._host.maps_ids,
                 owner=owner,
                 hooks=sent.hooks,
+                old_mounts=old_mounts,
             )
             flags = int(plan.clone_flags(self._runner))
             self.init_pid = self.keeper.start(
@@ -210,7 +211,7 @@ def _runner(config: BoxConfig, host: Host, keeper: int) -> tuple[Runner, idmap.I
         gid_map=host.gid_map,
     )
     root = list(rootfs.default_root(host.root_entries) if config.root is None else config.root)
-    extras = dict(config.extras)
+    extras = _of_the_box(config.extras)
     hooks = tuple(extras.pop("hooks", ()))
     if config.network is Network.PASTA:
         hooks += (network.pasta(),)
@@ -237,10 +238,19 @@ def _runner(config: BoxConfig, host: Host, keeper: int) -> tuple[Runner, idmap.I
     return runner, ids
 
 
+# Of the extras, what is set once; all else is set in each program.
+_OF_THE_BOX: Final = frozenset({"time_offsets", "sysctls", "loopback", "hooks", "domain_name"})
+# Set in each program, and prepared for once.
+_OF_BOTH: Final = frozenset({"oom_score_adj"})
+
+
 def _of_a_program(extras: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what of the extras is set in each program; the rest is the sandbox's."""
-    ours = {"time_offsets", "sysctls", "loopback", "hooks", "domain_name"}
-    return {name: value for name, value in extras.items() if name not in ours}
+    return {name: value for name, value in extras.items() if name not in _OF_THE_BOX}
+
+
+def _of_the_box(extras: Mapping[str, Any]) -> dict[str, Any]:
+    names = _OF_THE_BOX | _OF_BOTH
+    return {name: value for name, value in extras.items() if name in names}
 
 
 def _group_fds(groups: Groups) -> list[int]:

@@ -9,7 +9,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
-from runner import guarantees, streams
+from runner import guarantees, sources, streams
 from runner.box import Box, BoxConfig, Program
 from runner.config import Limits, Network, check_args, check_env
 from runner.config.checks import check_name, refuse
@@ -47,6 +47,7 @@ class Extras(TypedDict, total=False):
     """The fields of a `Runner` that a sandbox leaves to its caller; see there."""
 
     umask: int
+    ctty: bool
     ignored_signals: Collection[int]
     blocked_signals: Collection[int]
     oom_score_adj: int
@@ -208,7 +209,9 @@ class Sandbox:
     def _started(self) -> Box:
         if self._box is None:
             with signals_held():
-                self._box = Box(self._config)
+                self._box = sources.with_mount_calls(
+                    lambda old: Box(self._config, old_mounts=old)
+                )
         return self._box
 
     def _has_started(self, run_id: int) -> None:

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from runner.cli import places, policy, report, rules
 from runner.cli.options import OPTIONS, SUBCOMMANDS, Section, name_of, parse
-from runner.config import RLIM_INFINITY, Limits, Rlimit
+from runner.cli.output import Outputs
+from runner.config import (
+    ADDR_NO_RANDOMIZE,
+    RLIM_INFINITY,
+    Hook,
+    Limits,
+    Rlimit,
+    TimeOffsets,
+    Where,
+)
 from runner.errors import ConfigError, SandboxError
 
 if TYPE_CHECKING:
@@ -44,6 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.help or options.version:
         report.write(1, _answer(options))
         return 0
+    if options.check:
+        from runner.cli import check
+
+        return check.main(options, command)
     return _run_and_report(options, command)
 
 
@@ -78,10 +91,17 @@ def _run_and_report(options: SimpleNamespace, command: list[str]) -> int:
 
 def _outcome(options: SimpleNamespace, command: list[str]) -> int:
     try:
-        result = _run(options, command)
-    except SandboxError as error:
-        return _report_error(options, error)
-    return _report(options, result)
+        with Outputs(json=options.json, meta=options.meta) as outputs:
+            try:
+                result = _run(options, command)
+            except SandboxError as error:
+                outputs.write(error)
+                return _report_error(options, error)
+            outputs.write(result)
+            return _report(options, result)
+    except ConfigError as error:  # of the outputs
+        report.say(str(error))
+        return report.SANDBOX_FAILED
 
 
 def _run(options: SimpleNamespace, command: list[str]) -> Result:
@@ -89,6 +109,11 @@ def _run(options: SimpleNamespace, command: list[str]) -> Result:
     if arrangement.note is not None:
         _note(options, arrangement.note)
     with ExitStack() as files:
+        if options.console:
+            from runner.cli.terminal import Terminal
+
+            terminal = files.enter_context(Terminal())
+            arrangement.mounts.append(terminal.mount)
         stdin, stdout, stderr = _open_streams(options, files)
         if options.output is not None and not (_is_file(stdout) and _is_file(stderr)):
             _note(options, "--output does not count what goes to a terminal or into a pipe")
@@ -96,6 +121,8 @@ def _run(options: SimpleNamespace, command: list[str]) -> Result:
         with _mask(signal.SIG_BLOCK), _sandbox(options, arrangement) as sandbox:
             sandbox.start()
             with _mask(signal.SIG_UNBLOCK):
+                if options.console:
+                    return terminal.run(sandbox, command)
                 return sandbox.run(command, stdin=stdin, stdout=stdout, stderr=stderr)
 
 
@@ -152,8 +179,10 @@ def _settings(options: SimpleNamespace) -> dict[str, Any]:
         settings["network"] = "host" if options.share_net else options.network
     if options.name is not None:
         settings["name"] = options.name
-    if options.host_name is not None:
-        settings["host_name"] = options.host_name
+    for name in ("host_name", "domain_name", "umask", "nice", "oom_score_adj"):
+        if getattr(options, name) is not None:
+            settings[name] = getattr(options, name)
+    settings |= _extras(options)
     if options.require is not None:
         settings["require"] = options.require
     if options.no_seccomp:
@@ -164,6 +193,31 @@ def _settings(options: SimpleNamespace) -> dict[str, Any]:
         base = dict(os.environ) if options.full_env else DEFAULT_ENV
         settings["env"] = base | dict(options.env)
     return settings
+
+
+def _extras(options: SimpleNamespace) -> dict[str, Any]:
+    """Give what else a sandbox takes over from a Runner, of what was given."""
+    given: dict[str, Any] = {}
+    if options.affinity is not None:
+        given["cpus"] = options.affinity
+    if options.no_aslr:
+        given["personality"] = ADDR_NO_RANDOMIZE
+    if options.loopback:
+        given["loopback"] = True
+    if options.sysctls:
+        given["sysctls"] = dict(options.sysctls)
+    if options.time_offsets:
+        given["time_offsets"] = TimeOffsets(**dict(options.time_offsets))
+    commands = [(Where.OUTSIDE, command) for command in options.hooks_outside]
+    commands += [(Where.INSIDE, command) for command in options.hooks_inside]
+    if commands:
+        given["hooks"] = [
+            Hook(args=("/bin/sh", "-c", command), where=where, env=os.environ)
+            for where, command in commands
+        ]
+    if options.console:
+        given["ctty"] = True
+    return given
 
 
 def _open_streams(options: SimpleNamespace, files: ExitStack) -> tuple[int, int, int]:
@@ -200,8 +254,6 @@ def _note(options: SimpleNamespace, text: str) -> None:
 
 
 def _report(options: SimpleNamespace, result: Result) -> int:
-    if options.json is not None and not _write_json(options.json, result.to_dict()):
-        return report.SANDBOX_FAILED
     if options.json != "" and not options.quiet:
         report.say(report.summary(result, getattr(options, result.limit or "", None)))
         for dest in ("cpu_time", "wall_time", "memory", "processes", "output"):
@@ -213,29 +265,9 @@ def _report(options: SimpleNamespace, result: Result) -> int:
 
 
 def _report_error(options: SimpleNamespace, error: SandboxError) -> int:
-    from runner.result import error_to_dict
-
-    if options.json is not None and not _write_json(options.json, error_to_dict(error)):
-        return report.SANDBOX_FAILED
     if options.json != "":
         report.say(report.explain(error))
     return report.exit_status_of_error(error)
-
-
-def _write_json(path: str, result: dict[str, object]) -> bool:
-    """Write the JSON to its place; an empty path is stderr."""
-    import json
-
-    text = json.dumps(result) + "\n"
-    if not path:
-        report.write(2, text)
-        return True
-    try:
-        report.write_file(path, text)
-    except OSError as error:
-        report.say(f"--json: {path!r}: {error.strerror}")
-        return False
-    return True
 
 
 def _answer(options: SimpleNamespace) -> str:

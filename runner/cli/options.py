@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Final, NamedTuple, NoReturn
 
-from runner.cli import values
+from runner.cli import mounts, values
 from runner.errors import ConfigError
 
 
@@ -25,6 +25,7 @@ class Section(enum.Enum):
     STREAMS = "Input and output"
     ENVIRONMENT = "Environment"
     FILES = "Files"
+    PROCESS = "Process"
     ISOLATION = "Isolation"
     REPORT = "Report"
 
@@ -51,7 +52,7 @@ class Option(NamedTuple):
 
 
 _L, _S, _E = Section.LIMITS, Section.STREAMS, Section.ENVIRONMENT
-_F, _I, _R = Section.FILES, Section.ISOLATION, Section.REPORT
+_F, _P, _I, _R = Section.FILES, Section.PROCESS, Section.ISOLATION, Section.REPORT
 
 # fmt: off
 OPTIONS: Final = (
@@ -110,6 +111,48 @@ OPTIONS: Final = (
     Option(_F, "writable", ("--writable",), "", None,
            "let it write in the current directory, which is shown read-only otherwise"),
 
+    Option(_F, "overlays", ("--overlay",), "DST=LOWER[:LOWER...]", mounts.overlay,
+           "directories laid over each other; what is written is lost, or with "
+           ",upper=DIR,work=DIR behind it, kept in upper",
+           repeat=True),
+    Option(_F, "staged", ("--stage",), "FILE[:DST]", mounts.staged,
+           "in an otherwise empty root FILE, with the loader and libraries that it names",
+           repeat=True),
+    Option(_F, "host_root", ("--host-root",), "", None,
+           "all of this system's root, read-only, but /etc, /mnt and /sys, and with its own "
+           "/proc, /dev and /tmp"),
+    Option(_F, "files", ("--file",), "DST=FILE", mounts.file,
+           "a copy of FILE",
+           repeat=True),
+    Option(_F, "directories", ("--dir",), "DST[:MODE]", mounts.directory,
+           "an empty directory",
+           repeat=True),
+    Option(_F, "symlinks", ("--symlink",), "TEXT:DST", mounts.symlink,
+           "a symbolic link",
+           repeat=True),
+    Option(_F, "devices", ("--device",), "FILE", mounts.device,
+           "a device file of this host, such as /dev/fuse",
+           repeat=True),
+    Option(_F, "masks", ("--mask",), "PATH", mounts.mask,
+           "hide what is at PATH in the sandbox",
+           repeat=True),
+    Option(_F, "read_only", ("--read-only",), "PATH", mounts.read_only,
+           "make PATH in the sandbox read-only, with all that is mounted below",
+           repeat=True),
+
+    Option(_P, "umask", ("--umask",), "MODE", values.mode,
+           "bits that no new file has, in octal"),
+    Option(_P, "nice", ("--nice",), "N", values.number,
+           "nice value, -20 to 19; below your own it needs privileges"),
+    Option(_P, "affinity", ("--affinity",), "LIST", values.cpu_list,
+           "CPUs that it starts on, such as 0-3,7"),
+    Option(_P, "no_aslr", ("--no-aslr",), "", None,
+           "the same addresses each time"),
+    Option(_P, "oom_score_adj", ("--oom-score-adj",), "N", values.number,
+           "-1000 to 1000: how readily the kernel ends it when memory is short"),
+    Option(_P, "console", ("--console",), "", None,
+           "a terminal of its own, joined to yours or to your standard input and output"),
+
     Option(_I, "network", ("--net",), "none|host|pasta", values.network,
            "its network: none, this host's own, or one by pasta that reaches the outside"),
     Option(_I, "share_net", ("--share-net",), "", None,
@@ -120,6 +163,22 @@ OPTIONS: Final = (
            "allow every system call"),
     Option(_I, "name", ("--name",), "NAME", values.file_name,
            "a name by which run-sandboxed inject finds it"),
+    Option(_I, "loopback", ("--loopback",), "", None,
+           "set up the loopback interface of its own network"),
+    Option(_I, "sysctls", ("--sysctl",), "NAME=VALUE", values.assignment,
+           "a sysctl of its own network or IPC namespace, such as net.ipv4.ip_forward=1",
+           repeat=True),
+    Option(_I, "time_offsets", ("--time-offset",), "CLOCK=SECONDS", values.time_offset,
+           "what its clock is ahead of this host's; the clock is monotonic or boottime",
+           repeat=True),
+    Option(_I, "hooks_outside", ("--hook-outside",), "COMMAND", values.file_name,
+           "run COMMAND by sh, as you, when the sandbox exists and before it is filled",
+           repeat=True),
+    Option(_I, "hooks_inside", ("--hook-inside",), "COMMAND", values.file_name,
+           "run COMMAND by sh, as its root, in its new root directory",
+           repeat=True),
+    Option(_I, "domain_name", ("--domainname",), "NAME", values.host_name,
+           "NIS domain name that it sees"),
     Option(_I, "host_name", ("--hostname",), "NAME", values.host_name,
            "host name that it sees"),
     Option(_I, "user", ("--user",), "UID[:GID]", values.ids,
@@ -130,6 +189,11 @@ OPTIONS: Final = (
     Option(_R, "json", ("--json",), "FILE", values.output_file,
            "write the result as JSON to FILE, or to stderr in place of the summary",
            bare=True),
+    Option(_R, "meta", ("--meta",), "FILE", values.output_file,
+           "write the result to FILE as isolate's meta file"),
+    Option(_R, "check", ("--check",), "", None,
+           "run nothing: say what can be enforced here for you, what is missing and how to get "
+           "it, and what makes timing noisy; --json as JSON, to FILE or standard output"),
     Option(_R, "quiet", ("-q", "--quiet"), "", None,
            "no summary and no notes; failures are still told"),
     Option(_R, "verbose", ("-v", "--verbose"), "", None,
@@ -142,7 +206,7 @@ OPTIONS: Final = (
 # fmt: on
 
 # The first word may be one of these: what follows is theirs (subcommand.py).
-SUBCOMMANDS: Final = ("inject", "pseudo")
+SUBCOMMANDS: Final = ("contain", "inject", "pseudo")
 
 _BY_FLAG: Final = {flag: option for option in OPTIONS for flag in option.flags}
 
@@ -166,7 +230,7 @@ def parse(words: Sequence[str]) -> tuple[SimpleNamespace, list[str]]:
             _take_cluster(options, word, left)
         if options.help or options.version:
             return options, []
-    if not left:
+    if not left and not options.check:
         message = "there is no command to run"
         raise ConfigError(message)
     return options, left[::-1]

@@ -1,4 +1,4 @@
-"""What the sandbox shows of the host's files: the current directory, -b, --tmpfs, --root."""
+"""What the sandbox shows of the host's files: the current directory, and what options say."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Final, NamedTuple
 
+from runner import rootfs
 from runner.config import Mount, MountKind
 from runner.errors import ConfigError
 
@@ -30,14 +31,38 @@ class Places(NamedTuple):
 
 def arrange(options: SimpleNamespace) -> Places:
     """Work out the mounts from the options and the current directory."""
-    mounts: list[Mount] = [*options.binds, *options.tmpfs]
-    if options.root is not None:
-        start, note, root = "/", None, root_of(options.root)
+    mounts: list[Mount] = [
+        *(*options.binds, *options.tmpfs, *options.overlays, *options.files),
+        *(*options.directories, *options.symlinks, *options.devices),
+        *(*options.masks, *options.read_only),
+    ]
+    root = _other_root(options)
+    if root is not None:
+        start, note = "/", None
     else:
         start, note = _current_directory(mounts, writable=options.writable)
-        root = None
     work_dir = start if options.work_dir is None else os.path.join(start, options.work_dir)
     return Places(mounts, root, work_dir, note)
+
+
+def _other_root(options: SimpleNamespace) -> list[Mount] | None:
+    """Give what takes the place of the default root, where an option asks for that."""
+    if options.root is not None:
+        return root_of(options.root)
+    if options.staged:
+        from runner.staging import stage
+
+        return [
+            *stage(options.staged),
+            *rootfs.kernel_file_systems(),
+            *rootfs.writable_places(),
+        ]
+    if options.host_root:
+        from runner.tree import host_root
+
+        own = [*rootfs.etc(), *rootfs.kernel_file_systems(), *rootfs.writable_places()]
+        return [*host_root(), *own]
+    return None
 
 
 def root_of(path: str) -> list[Mount]:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Final, NoReturn
 
 from runner.cli.options import name_of
-from runner.config import RLIMITS
+from runner.config import RLIMITS, Mount
 from runner.errors import ConfigError
 
 # Only one of the two can be given.
@@ -16,6 +16,13 @@ _EXCLUSIVE: Final = (
     ("policy", "no_seccomp"),
     ("quiet", "verbose"),
     ("root", "writable"),
+    ("root", "staged"),
+    ("root", "host_root"),
+    ("staged", "host_root"),
+    ("staged", "writable"),
+    ("host_root", "writable"),
+    ("network", "share_net"),
+    *(("console", other) for other in ("stdin", "stdout", "stderr", "join_stderr")),
 )
 # The options that are a setrlimit(2) of their own.
 _OWN_OPTION: Final = {
@@ -40,11 +47,21 @@ def check(options: SimpleNamespace) -> None:
             f"--wall-time: {options.wall_time:g} s: it is below --time {options.cpu_time:g} s, "
             "which could then never be reached"
         )
+    if options.meta is not None and options.meta == options.json:
+        _refuse(f"--meta: {options.meta!r}: --json has this file; give another")
     if options.stdout is not None and options.stdout == options.stderr:
         _refuse(f"--stderr: {options.stderr!r}: for the same file write --stderr-to-stdout")
     _check_rlimits(options)
     _check_once("--env", (name for name, _value in options.env))
-    _check_once("--bind, --tmpfs", (mount.target for mount in options.binds + options.tmpfs))
+    _check_once("--sysctl", (name for name, _value in options.sysctls))
+    _check_once("--time-offset", (clock for clock, _amount in options.time_offsets))
+    _check_once("the place", (mount.target for mount in _placed(options)))
+
+
+def _placed(options: SimpleNamespace) -> list[Mount]:
+    made = options.overlays + options.files + options.directories + options.symlinks
+    placed: list[Mount] = options.binds + options.tmpfs + options.devices + made
+    return placed
 
 
 def _check_rlimits(options: SimpleNamespace) -> None:

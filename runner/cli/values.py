@@ -95,7 +95,7 @@ def bind(text: str) -> Mount:
         _check_exists(source, text)
     return Mount.bind(
         os.path.realpath(source),
-        _inside(target or os.path.abspath(source), text),
+        inside(target or os.path.abspath(source), text),
         readonly="rw" not in flags,
         owned="rw" in flags,
         devices="dev" in flags,
@@ -106,7 +106,7 @@ def bind(text: str) -> Mount:
 def tmpfs(text: str) -> Mount:
     """Read `DST[:SIZE]`."""
     target, colon, limit = text.partition(":")
-    return Mount.tmpfs(_inside(target, text), size=size(limit) if colon else None)
+    return Mount.tmpfs(inside(target, text), size=size(limit) if colon else None)
 
 
 def root_directory(text: str) -> str:
@@ -139,6 +139,48 @@ def network(text: str) -> str:
     if text not in {"none", "host", "pasta"}:
         _refuse(text, "known are none, host, pasta")
     return text
+
+
+def mode(text: str) -> int:
+    """Read the bits of a mode or of a umask, in octal."""
+    if not re.fullmatch("[0-7]{1,4}", text):
+        _refuse(text, "write it in octal, such as 755")
+    return int(text, 8)
+
+
+def number(text: str) -> int:
+    """Read a whole number, which may be below 0; what it may be is checked with its use."""
+    if not re.fullmatch(r"-?\d{1,9}", text, re.ASCII):
+        _refuse(text, "write a whole number")
+    return int(text)
+
+
+def cpu_list(text: str) -> tuple[int, ...]:
+    """Read CPUs as taskset(1) has them, such as 0-3,7."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        last = last if dash else first
+        if not (_is_digits(first) and _is_digits(last) and int(first) <= int(last) < 8192):
+            _refuse(text, "write numbers and ranges, such as 0-3,7")
+        found.update(range(int(first), int(last) + 1))
+    return tuple(sorted(found))
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """Read `NAME=VALUE`."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        _refuse(text, "write NAME=VALUE")
+    return name, value
+
+
+def time_offset(text: str) -> tuple[str, float]:
+    """Read `CLOCK=SECONDS`, which may be below 0."""
+    clock, _, amount = text.partition("=")
+    if clock not in {"monotonic", "boottime"} or not re.fullmatch(r"[+-]?\d+(\.\d+)?", amount):
+        _refuse(text, "write monotonic=SECONDS or boottime=SECONDS")
+    return clock, float(amount)
 
 
 def file_name(text: str) -> str:
@@ -181,7 +223,7 @@ def _is_digits(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-def _inside(target: str, text: str) -> str:
+def inside(target: str, text: str) -> str:
     """Give the normal form of a path in the sandbox, below its root."""
     if not target.startswith("/"):
         _refuse(text, "the place in the sandbox is an absolute path")

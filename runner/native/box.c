@@ -69,7 +69,9 @@ static int init_expect(const struct box *box, enum init_word word, int timeout_m
 static int init_say(const struct box *box, enum init_word word)
 {
     char byte = (char)word;
-    return send(box->init_socket, &byte, 1, MSG_NOSIGNAL) == 1 ? 0 : -errno;
+    if (send(box->init_socket, &byte, 1, MSG_NOSIGNAL) == 1)
+        return 0;
+    return errno == EPIPE ? -ECHILD : -errno; /* it has ended */
 }
 
 /*

@@ -27,6 +27,11 @@ _HIDES = ": this would hide the whole sandbox; to choose its root use --root"
 _IDS = ": write numbers, UID or UID:GID, each 0 to 4294967294"
 _NAMES = ": write names with commas between, such as memory,network"
 _EMPTY = ": the name is empty"
+_OVERLAY = ": write DST=LOWER, DST=LOWER:LOWER, or DST=LOWER,upper=DIR,work=DIR"
+_MODE = ": write it in octal, such as 755"
+_NUMBER = ": write a whole number"
+_CPUS = ": write numbers and ranges, such as 0-3,7"
+_OFFSET = ": write monotonic=SECONDS or boottime=SECONDS"
 _ABSOLUTE = ": the place in the sandbox is an absolute path"
 
 # For each option that takes a value: wrong ones, and the whole message after "--option: ".
@@ -113,9 +118,50 @@ BAD_VALUES: dict[str, list[tuple[str, str]]] = {
         ("/nowhere", "'/nowhere': No such file or directory"),
         ("/etc/passwd", "'/etc/passwd': it is not a directory"),
     ],
+    "--overlay": [
+        ("/x", f"'/x'{_OVERLAY}"),
+        ("/x=", f"'/x='{_OVERLAY}"),
+        ("x=/usr", f"'x=/usr'{_ABSOLUTE}"),
+        (
+            "/x=/usr,upper=/a",
+            "'/x=/usr,upper=/a': what is written is kept with upper=DIR and work=DIR, both",
+        ),
+    ],
+    "--stage": [("/bin/ls:ls", f"'/bin/ls:ls'{_ABSOLUTE}")],
+    "--file": [
+        ("/x", "'/x': write DST=FILE"),
+        ("/x=/nowhere", "'/x=/nowhere': No such file or directory"),
+        ("x=/etc/passwd", f"'x=/etc/passwd'{_ABSOLUTE}"),
+    ],
+    "--dir": [("x", f"'x'{_ABSOLUTE}"), ("/x:9", f"'9'{_MODE}")],
+    "--symlink": [
+        ("/x", "'/x': write TEXT:DST, such as /usr/bin:/bin"),
+        ("a:b", f"'a:b'{_ABSOLUTE}"),
+    ],
+    "--device": [("/dev/\0", "Mount.target: '/dev/\\x00': it holds a NUL byte")],
+    "--mask": [("x", f"'x'{_ABSOLUTE}"), ("/", f"'/'{_HIDES}")],
+    "--read-only": [("x/../y", f"'x/../y'{_ABSOLUTE}")],
+    "--umask": [("8", f"'8'{_MODE}"), ("", f"''{_MODE}"), ("00000", f"'00000'{_MODE}")],
+    "--nice": [("low", f"'low'{_NUMBER}"), ("1.5", f"'1.5'{_NUMBER}")],
+    "--affinity": [
+        ("", f"''{_CPUS}"),
+        ("3-1", f"'3-1'{_CPUS}"),
+        ("1,", f"'1,'{_CPUS}"),
+        ("8192", f"'8192'{_CPUS}"),
+    ],
+    "--oom-score-adj": [("--1", f"'--1'{_NUMBER}")],
     "--net": [("bridge", "'bridge': known are none, host, pasta")],
     "--policy": [("", f"''{_EMPTY}")],
     "--name": [("", "'': the name is empty")],
+    "--sysctl": [("net.x", "'net.x': write NAME=VALUE"), ("=1", "'=1': write NAME=VALUE")],
+    "--time-offset": [
+        ("realtime=1", f"'realtime=1'{_OFFSET}"),
+        ("monotonic", f"'monotonic'{_OFFSET}"),
+        ("boottime=1e9", f"'boottime=1e9'{_OFFSET}"),
+    ],
+    "--hook-outside": [("", f"''{_EMPTY}")],
+    "--hook-inside": [("", f"''{_EMPTY}")],
+    "--domainname": [("", "'': a host name has 1 to 64 bytes")],
     "--hostname": [
         ("", "'': a host name has 1 to 64 bytes"),
         ("x" * 65, f"{'x' * 65!r}: a host name has 1 to 64 bytes"),
@@ -204,7 +250,7 @@ def test_bad_value_is_refused_with_its_option_and_the_remedy(
         (["-E", "A=1", "-E", "A=2", "true"], "--env: 'A': it is given twice; give it once"),
         (
             ["-b", "/usr:/x", "--tmpfs", "/x/", "true"],
-            "--bind, --tmpfs: '/x': it is given twice; give it once",
+            "the place: '/x': it is given twice; give it once",
         ),
     ],
 )

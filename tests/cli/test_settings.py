@@ -11,7 +11,7 @@ import types
 import pytest
 
 from runner.cli.main import main
-from runner.config import Limits, Mount
+from runner.config import ADDR_NO_RANDOMIZE, Limits, Mount, TimeOffsets
 from runner.errors import ChildError, ErrorLocation, SandboxError
 from runner.result import Result, Status, error_to_dict
 from runner.sandbox import DEFAULT_ENV
@@ -83,6 +83,23 @@ def test_settings_without_options_are_the_defaults(
         (["--share-net"], "network", "host"),
         (["--net", "pasta"], "network", "pasta"),
         (["--hostname", "box"], "host_name", "box"),
+        (["--domainname", "d"], "domain_name", "d"),
+        (["--umask", "27"], "umask", 0o27),
+        (["--nice", "-3"], "nice", -3),
+        (["--oom-score-adj=5"], "oom_score_adj", 5),
+        (["--affinity", "0-2,5"], "cpus", (0, 1, 2, 5)),
+        (["--no-aslr"], "personality", ADDR_NO_RANDOMIZE),
+        (["--loopback"], "loopback", True),
+        (
+            ["--sysctl", "net.a=1", "--sysctl", "net.b=x=y"],
+            "sysctls",
+            {"net.a": "1", "net.b": "x=y"},
+        ),
+        (
+            ["--time-offset", "monotonic=-1.5", "--time-offset", "boottime=60"],
+            "time_offsets",
+            TimeOffsets(monotonic=-1.5, boottime=60),
+        ),
         (["--no-seccomp"], "policy", None),
         (["--policy", "strict"], "policy", "strict"),
         (["--require", "memory,network"], "require", ("memory", "network")),
