@@ -209,7 +209,8 @@ class Mount:
     ) -> Mount:
         """Make a minimal /dev: null, zero, full, random, urandom, tty, standard links, shm.
 
-        `pts`: with pseudo-terminals of its own, which need ids 0 in the sandbox: pts, ptmx.
+        `pts`: with pseudo-terminals of its own: pts, ptmx. Not by default, for the kernel has
+        them only where ids 0 are mapped, which the sandbox of a plain user is without.
         `console`: a terminal of the host's, such as /dev/pts/3, that is console.
         """
         return cls(

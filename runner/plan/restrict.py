@@ -90,8 +90,8 @@ def _proc(site: Site, mount: Mount, index: int) -> Iterator[Step]:
 def _is_masked(mount: Mount, runner: Runner) -> bool:
     """By default where it hides something: only from the host's uid 0.
 
-    A mask costs every start of a sandbox some microseconds, and from other uids it would hide
-    what their plain programs can read, or nothing.
+    All masks together take about a tenth of the time of a small sandbox's start, and from other
+    uids they would hide what each of their programs can read, or nothing.
     """
     if mount.kind is not MountKind.PROC:
         return False

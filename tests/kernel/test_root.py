@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import runner
 from runner import (
     ALL_NAMESPACES,
     ChildError,
@@ -29,6 +30,7 @@ from runner import (
     host,
     sources,
 )
+from runner.config import MountKind
 from tests.kernel.starting import output_of
 
 At = ErrorLocation
@@ -911,3 +913,41 @@ def test_failure_that_has_another_cause_does_not_teach_that_calls_are_missing() 
     learned = sources._Kernel.has_new_calls
     failure(Mount.read_only("/nonexistent"))
     assert sources._Kernel.has_new_calls is learned
+
+
+def test_sandbox_works_with_either_calls_and_its_places_stay_fresh(new: bool) -> None:
+    # In the old way by init, with the ids of the sandbox: /usr and the like are for everybody.
+    with runner.Sandbox() as sandbox:
+        for _ in range(2):
+            seen = sandbox.run(["sh", "-c", "ls /tmp /dev/shm; echo x >/tmp/x; touch /usr/x"])
+            assert seen.stdout == b"/dev/shm:\n\n/tmp:\n"
+            assert b"Read-only file system" in seen.stderr
+    assert sources._Kernel.has_new_calls is new
+
+
+@pytest.mark.parametrize(
+    "mount",
+    [
+        Mount.overlay("/work", lower=["/usr"], ephemeral=True, mode=0o777),
+        Mount.mqueue(),
+        Mount.dev(readonly=False),
+    ],
+    ids=lambda mount: mount.kind.name,
+)
+def test_sandbox_keeps_nothing_that_a_run_wrote(mount: Mount) -> None:
+    place = mount.target
+    command = f"ls {place}/left; touch {place}/left && echo written"
+    with runner.Sandbox(mounts=[mount], policy=None) as sandbox:
+        for _ in range(2):
+            seen = sandbox.run(["sh", "-c", command])
+            # Root's sandbox has a /dev that is its uid 0's.
+            refused = mount.kind is MountKind.DEV and host.detect().privileged
+            assert seen.stdout == (b"" if refused else b"written\n")
+
+
+def test_sandbox_takes_a_restriction_beside_what_it_restricts() -> None:
+    with runner.Sandbox(mounts=[Mount.mask("/usr/share"), Mount.read_only("/tmp")]) as sandbox:
+        seen = sandbox.run(["sh", "-c", "ls /usr/share; touch /tmp/x"])
+    assert seen.stdout == b""
+    assert b"Permission denied" in seen.stderr
+    assert b"Read-only file system" in seen.stderr
