@@ -20,7 +20,7 @@ from runner import (
     streams,
     wire,
 )
-from runner.cgroup import Groups, Parent
+from runner.cgroup import Groups, Parent, refuse_without_groups
 from runner.config import ALL_NAMESPACES, Limits, Mount, Namespace, Network, Runner
 from runner.errors import HostError
 from runner.helper import START_TIMEOUT_S, Keeper
@@ -125,7 +125,9 @@ class Box:
         """Run a program to its end; `started` is told the run's id, to kill it by."""
         enforced = guarantees.for_run(self.enforced, self._require, wanted.output_held_by)
         groups, limits = self._groups, program.limits
-        if groups is not None:
+        if groups is None:
+            refuse_without_groups(limits, self._host)
+        else:
             groups.prepare(limits)
         request = self._request(program, wanted)
         with self._streams.fds(wanted) as fds:
@@ -277,7 +279,7 @@ def _watch(
         keep_stderr=wanted.capture_limit,
         sink_stdout=wanted.sinks[0],
         sink_stderr=wanted.sinks[1],
-        cpus=cpus,
+        cpus=max(cpus, len(limits.cpus or ())),  # a cpuset may be wider than our own affinity
     )
     if groups is None:
         return watch

@@ -20,6 +20,7 @@ GUARANTEES: Final = (
     "cpu_time",
     "wall_time",
     "memory",
+    "swap",
     "processes",
     "output",
     "network",
@@ -30,7 +31,7 @@ GUARANTEES: Final = (
 )
 
 # Held well enough to be required only by a cgroup: what stands in can be evaded.
-_BY_CGROUP: Final = frozenset({"cpu_time", "memory", "processes"})
+_BY_CGROUP: Final = frozenset({"cpu_time", "memory", "swap", "processes"})
 
 _REMEDIES: Final = {
     "user": "start as root with CAP_SETUID and CAP_SETGID: others have but one id to give",
@@ -60,6 +61,7 @@ def enforced(
         "cpu_time": by_group.get("cpu_time", "proc"),
         "wall_time": "keeper",
         "memory": by_group.get("memory", "proc"),
+        "swap": by_group.get("swap"),
         "processes": by_group.get("processes", limited),
         "output": "keeper",
         "network": network,
@@ -100,6 +102,10 @@ def require(names: Collection[str], held: Mapping[str, str | None], host: Host) 
 
 def _refuse_without_group(name: str, parent: Parent) -> NoReturn:
     """Say why there is a group for something, but not for this."""
-    why = parent.why_not.get(Resource(name)) or next(iter(parent.why_not.values()))
+    if name == "swap" and not parent.why_not:
+        missing = "the guarantee 'swap' cannot be given: the kernel does not account swap"
+        raise HostError(missing, "boot a kernel that has swap with swapaccount=1")
+    resource = Resource.MEMORY if name == "swap" else Resource(name)
+    why = parent.why_not.get(resource) or next(iter(parent.why_not.values()))
     missing = f"the guarantee {name!r} cannot be given here: {why.missing}"
     raise HostError(missing, why.remedy)

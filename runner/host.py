@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 _CAP_SETGID, _CAP_SETUID, _CAP_SYS_ADMIN = 6, 7, 21  # <linux/capability.h>
 _MAPS_IDS: Final = frozenset({_CAP_SETGID, _CAP_SETUID})
-_CONTROLLERS: Final = frozenset({"cpuacct", "memory", "pids"})
+_CONTROLLERS: Final = frozenset(
+    {"cpuacct", "memory", "pids", "cpu", "cpuset", "blkio", "devices"}
+)
 _CGROUP_MOUNT: Final = re.compile(r" - cgroup2? ")
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
@@ -32,8 +34,8 @@ class CgroupMount:
     """One mounted cgroup hierarchy.
 
     `root` is the cgroup that appears at `path`: not "/" below a bind mount or in a container.
-    `controllers` holds those of cpuacct, memory and pids that this v1 hierarchy has; on v2 it
-    is empty, because there each cgroup has its own list.
+    `controllers` holds those that this v1 hierarchy has, of the ones that we use; on v2 it is
+    empty, because there each cgroup has its own list.
     """
 
     version: int

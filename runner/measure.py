@@ -19,6 +19,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from runner.cgroup import GroupUsage
 from runner.result import Result, Status
 from runner.units import seconds_to_ns
 from runner.wire import Cause
@@ -26,7 +27,6 @@ from runner.wire import Cause
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runner.cgroup import GroupUsage
     from runner.config import Limits
     from runner.wire import Reply
 
@@ -47,6 +47,8 @@ _LIMIT_NAMES: Final = {
     Status.OUTPUT_LIMIT: "output",
     Status.PROCESS_LIMIT: "processes",
 }
+
+_NO_GROUP: Final = GroupUsage()
 
 
 class Captured(NamedTuple):
@@ -158,6 +160,7 @@ def result_of(
     figures = figures_of(reply, usage)
     status = status_of(reply, usage, limits, figures, filtered=filtered)
     exited = os.WIFEXITED(reply.status)
+    group = _NO_GROUP if usage is None else usage
     return Result(
         status=status,
         exit_code=os.WEXITSTATUS(reply.status) if exited else None,
@@ -170,8 +173,17 @@ def result_of(
         setup_ns=reply.setup_ns,
         memory_bytes=figures.memory_bytes,
         max_rss_bytes=reply.max_rss_bytes,
-        oom_kills=None if usage is None else usage.oom_kills,
-        processes_peak=None if usage is None else usage.processes_peak,
+        swap_bytes=group.swap_bytes,
+        oom_kills=group.oom_kills,
+        processes_peak=group.processes_peak,
+        throttled_periods=group.throttled_periods,
+        throttled_ns=group.throttled_ns,
+        cpu_pressure_some_ns=group.cpu_pressure_some_ns,
+        cpu_pressure_full_ns=group.cpu_pressure_full_ns,
+        memory_pressure_some_ns=group.memory_pressure_some_ns,
+        memory_pressure_full_ns=group.memory_pressure_full_ns,
+        io_pressure_some_ns=group.io_pressure_some_ns,
+        io_pressure_full_ns=group.io_pressure_full_ns,
         page_faults_major=reply.page_faults_major,
         page_faults_minor=reply.page_faults_minor,
         context_switches_voluntary=reply.switches_voluntary,
@@ -182,5 +194,5 @@ def result_of(
         stdout_truncated=stdout.truncated,
         stderr_bytes=stderr.total,
         stderr_truncated=stderr.truncated,
-        enforced=enforced,
+        enforced={**enforced, **group.enforced} if group.enforced else enforced,
     )

@@ -48,6 +48,10 @@ class Result:
     without our own set-up, which is `setup_ns`; `wall_ns` runs from exec to exit.
     `stdout` and `stderr` hold what was captured (b"" if nothing was asked for); `stdout_bytes`
     is what the program wrote, which is more where `stdout_truncated`.
+    `memory_bytes` is the peak of what docs/accuracy.md says; of its anonymous part alone no
+    kernel keeps a peak, so `memory_anon_bytes` is None. `swap_bytes` is the peak of what was
+    swapped out; `throttled_…` is what Limits.cpu_quota took; `…_pressure_…` is how long some or
+    all of its processes waited, where Limits.pressure asks for it.
     `enforced` maps each guarantee to what held it ("cgroup", "namespace", "rlimit", …) or None.
     """
 
@@ -62,9 +66,19 @@ class Result:
     wall_ns: int | None = None
     setup_ns: int | None = None
     memory_bytes: int | None = None
+    memory_anon_bytes: int | None = None
+    swap_bytes: int | None = None
     max_rss_bytes: int | None = None
     oom_kills: int | None = None
     processes_peak: int | None = None
+    throttled_periods: int | None = None
+    throttled_ns: int | None = None
+    cpu_pressure_some_ns: int | None = None
+    cpu_pressure_full_ns: int | None = None
+    memory_pressure_some_ns: int | None = None
+    memory_pressure_full_ns: int | None = None
+    io_pressure_some_ns: int | None = None
+    io_pressure_full_ns: int | None = None
     page_faults_major: int | None = None
     page_faults_minor: int | None = None
     context_switches_voluntary: int | None = None

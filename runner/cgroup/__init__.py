@@ -9,8 +9,9 @@ One interface for unified v2, v1, and mixtures of both:
         groups.usage()                    # after it
 
 place, v1, v2, layout   find out where groups can be made
-cpu, pids, memory       the files of one resource, in both versions
-groups, parent          put these together
+cpu, pids, memory       the files of what is limited or measured in every run, in both versions
+knob                    what a run may ask for besides: share, cpus, blockio, devices, pressure
+member, groups, parent  put these together
 owner, removal          names that tell whose a group is; ending a group
 files                   the file descriptors below it all
 """
@@ -19,7 +20,15 @@ from __future__ import annotations
 
 from runner.cgroup.cpu import CpuFormat
 from runner.cgroup.groups import Groups, GroupUsage
-from runner.cgroup.parent import Parent
+from runner.cgroup.parent import Parent, refuse_without_groups
 from runner.cgroup.place import Resource, WhyNot
 
-__all__ = ["CpuFormat", "GroupUsage", "Groups", "Parent", "Resource", "WhyNot"]
+__all__ = [
+    "CpuFormat",
+    "GroupUsage",
+    "Groups",
+    "Parent",
+    "Resource",
+    "WhyNot",
+    "refuse_without_groups",
+]

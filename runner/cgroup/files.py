@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from runner.errors import HostError
+
 # What we keep open holds a few short lines; cpu.stat has the most, under 500 bytes.
 _LONGEST: Final = 4096
 
@@ -34,6 +36,14 @@ class Directory:
             return self.open(name, flags)
         except FileNotFoundError:
             return None
+
+    def open_needed(self, name: str, flags: int, remedy: str) -> int:
+        """Open a file without which there is no run; raises HostError where there is none."""
+        fd = self.open_if_present(name, flags)
+        if fd is None:
+            message = f"this kernel's cgroups have no {name}"
+            raise HostError(message, remedy)
+        return fd
 
     def close(self) -> None:
         """Close the directory and all files opened here; idempotent."""
@@ -61,3 +71,12 @@ def read_fields(fd: int) -> dict[bytes, int]:
 def write(fd: int, text: bytes) -> None:
     """Write a value; the kernel takes all of it or raises OSError."""
     os.pwrite(fd, text, 0)
+
+
+def write_limit(fd: int, text: bytes, *, name: str, remedy: str) -> None:
+    """Write a value; raises HostError, which names the file and the value, if it is refused."""
+    try:
+        os.pwrite(fd, text, 0)
+    except OSError as error:
+        message = f"cannot set {name} to {text.decode().strip()!r}: {error.strerror}"
+        raise HostError(message, remedy) from error

@@ -7,35 +7,32 @@ start a figure anew, or where a run left too much charged. Between runs it is em
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
-import os
-from typing import TYPE_CHECKING, Final, final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from runner.cgroup.cpu import CpuacctMeter, CpuStatMeter
-from runner.cgroup.files import Directory
-from runner.cgroup.memory import MemoryV1, MemoryV2
-from runner.cgroup.owner import new_name
-from runner.cgroup.pids import PidsMeter
+from runner.cgroup.knob import asked
+from runner.cgroup.layout import place_for
+from runner.cgroup.member import Member
 from runner.cgroup.place import Resource
-from runner.cgroup.removal import remove
 from runner.errors import HostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from runner.cgroup.cpu import CpuFormat, CpuMeter
-    from runner.cgroup.memory import MemoryMeter
+    from runner.cgroup.cpu import CpuFormat
     from runner.cgroup.place import Place
     from runner.config import Limits
+    from runner.host import Host
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class GroupUsage:
+class GroupUsage(NamedTuple):
     """What a run used, all its processes together; None where the kernel does not tell.
 
     memory_limit_hits counts how often usage came up against the limit, and the kernel reclaimed
     or killed. OOM kills without a hit are those of a limit above ours, or of the whole host.
+    swap_bytes is the peak, throttled_… what cpu_quota cost, …_pressure_… what Limits.pressure
+    asked for. `enforced` is what this run's limits change in what Groups.enforces says.
     """
 
     cpu_ns: int | None = None
@@ -46,6 +43,16 @@ class GroupUsage:
     memory_limit_hits: int | None = None
     processes_peak: int | None = None
     process_limit_hits: int | None = None
+    swap_bytes: int | None = None
+    throttled_periods: int | None = None
+    throttled_ns: int | None = None
+    cpu_pressure_some_ns: int | None = None
+    cpu_pressure_full_ns: int | None = None
+    memory_pressure_some_ns: int | None = None
+    memory_pressure_full_ns: int | None = None
+    io_pressure_some_ns: int | None = None
+    io_pressure_full_ns: int | None = None
+    enforced: Mapping[str, str | None] = MappingProxyType({})
 
 
 @final
@@ -56,17 +63,31 @@ class Groups:
     All fds stay ours, and are good until the next `prepare` or `close`.
     """
 
-    def __init__(self, places: Sequence[Place], *, residue: int) -> None:
-        self.enforces: Final[Mapping[str, str]] = {
-            resource.value: "cgroup" for place in places for resource in place.resources
-        }
+    def __init__(self, places: Sequence[Place], *, residue: int, host: Host) -> None:
         self._residue = residue
-        self._members: list[_Member] = []
+        self._host = host
+        self._members: list[Member] = []
+        self._joined: list[Member] = []
+        self._serving: dict[Resource, Member] = {}
+        self._limits: Limits | None = None
+        self._changed: Mapping[str, str | None] = {}
         with contextlib.ExitStack() as undo, _explained("make a cgroup"):
             undo.callback(self.close)
             for place in places:
-                self._members.append(_Member(place, residue=residue))
+                self._members.append(Member(place, residue=residue))
             undo.pop_all()
+        self._joined = list(self._members)
+        self.enforces: Final[Mapping[str, str]] = self._enforces()
+
+    def _enforces(self) -> dict[str, str]:
+        held = {
+            resource.value: "cgroup"
+            for member in self._members
+            for resource in member.place.resources
+        }
+        if any(member.memory and member.memory.limits_swap for member in self._members):
+            held["swap"] = "cgroup"
+        return held
 
     def __enter__(self) -> Groups:
         return self
@@ -76,23 +97,26 @@ class Groups:
 
     @property
     def placement(self) -> tuple[int, ...]:
-        """The fds to which a process writes `0` to join, one after the other."""
-        return tuple(member.join for member in self._members)
+        """The fds to which a process writes `0` to join, one after the other.
+
+        How many they are depends on nothing but the limits of the last `prepare`.
+        """
+        return tuple(member.join for member in self._joined)
 
     @property
     def cpu(self) -> tuple[int, CpuFormat] | None:
         """A file to pread for CPU time during the run; it counts on from `cpu_start_ns`."""
-        return next(((m.cpu.fd, m.cpu.format) for m in self._members if m.cpu), None)
+        return next(((m.cpu.fd, m.cpu.format) for m in self._joined if m.cpu), None)
 
     @property
     def cpu_start_ns(self) -> int:
         """What the CPU file stood at in `prepare`."""
-        return next((m.cpu.start_ns for m in self._members if m.cpu), 0)
+        return next((m.cpu.start_ns for m in self._joined if m.cpu), 0)
 
     @property
     def pids_current(self) -> int | None:
         r"""A file to pread: it holds `0\n` when no process is left, not even a zombie."""
-        return next((m.pids.current for m in self._members if m.pids), None)
+        return next((m.pids.current for m in self._joined if m.pids), None)
 
     @property
     def clone_into(self) -> int | None:
@@ -101,119 +125,95 @@ class Groups:
         A process started there need not write to v2's fd of `placement`, the first; on kernels
         before 6.18 that write can wait milliseconds for an RCU grace period.
         """
-        return next((m.directory.fd for m in self._members if m.place.version == 2), None)
+        return next((m.directory.fd for m in self._joined if m.place.version == 2), None)
 
     @property
     def kill(self) -> int | None:
         """A file to write `1` to, which kills the whole group; only v2 has it (Linux 5.14)."""
-        return next((m.kill for m in self._members if m.kill is not None), None)
+        return next((m.kill for m in self._joined if m.kill is not None), None)
 
     def prepare(self, limits: Limits) -> None:
         """Set the limits of the next run and start all figures anew.
 
-        Raises HostError if the kernel refuses; no run may be started then.
+        Raises HostError if the kernel refuses, or has no group that can hold what is asked for;
+        no run may be started then.
         """
         with _explained("prepare a cgroup"):
-            for index, member in enumerate(self._members):
+            if limits is not self._limits:  # test after test has the very same
+                self._limits = None
+                self._join_for(asked(limits))
+                self._changed = self._changes(limits)
+                self._limits = limits
+            for member in self._joined:
                 if member.is_stale():
-                    self._members[index] = _Member(member.place, residue=self._residue)
-                    member.close()
-            for member in self._members:
+                    self._renew(member)
+            for member in self._joined:
                 member.prepare(limits)
+
+    def _join_for(self, wanted: frozenset[Resource]) -> None:
+        """Choose the groups that a run joins, and make those that none asked for before."""
+        for resource in wanted - self._serving.keys():
+            self._serve(resource)
+        asked_for = [m for resource, m in self._serving.items() if resource in wanted]
+        joined = [m for m in self._members if not m.extra or m in asked_for]
+        self._joined = sorted(joined, key=lambda member: -member.place.version)
+
+    def _serve(self, resource: Resource) -> None:
+        try:
+            place = place_for(self._host, [m.place for m in self._members], resource)
+        except HostError:
+            if resource is Resource.PRESSURE:  # a figure, which may be None
+                return
+            raise
+        for member in self._members:
+            if member.place.path == place.path:
+                member.serve(resource)
+                break
+        else:
+            member = Member(place, residue=self._residue, extra=True)
+            self._members.append(member)
+        self._serving[resource] = member
+
+    def _renew(self, old: Member) -> None:
+        new = old.renewed()
+        for members in (self._members, self._joined):
+            members[members.index(old)] = new
+        for resource, member in self._serving.items():
+            if member is old:
+                self._serving[resource] = new
+        old.close()
+
+    def _changes(self, limits: Limits) -> dict[str, str | None]:
+        """Tell what these limits add to `enforces`, or take from it."""
+        held: dict[str, str | None] = {}
+        for name in ("cpu_quota", "cpu_weight", "cpus", "devices"):
+            if getattr(limits, name) is not None:
+                held[name] = "cgroup"
+        if limits.io:
+            held["io"] = "cgroup"
+        if "swap" in self.enforces and not any(
+            member.memory and member.memory.holds_swap(limits) for member in self._members
+        ):
+            held["swap"] = None
+        return held
 
     def usage(self) -> GroupUsage:
         """Give the figures since `prepare`; all processes must have ended."""
         figures: dict[str, int | None] = {}
         with _explained("read a cgroup"):
-            for member in self._members:
+            for member in self._joined:
                 figures |= member.measure()
-        return GroupUsage(**figures)
+        return GroupUsage(enforced=self._changed, **figures)
 
     def close(self) -> None:
         """Kill what is left and remove the groups; idempotent.
 
         Raises HostError for a group that cannot be removed, when the others have been.
         """
-        members, self._members = self._members, []
+        members, self._members, self._joined = self._members, [], []
         with _explained("remove a cgroup"), contextlib.ExitStack() as stack:
             for member in members:
                 stack.callback(member.close)
-
-
-class _Member:
-    """A group in one hierarchy, with the meters of the resources that it serves."""
-
-    def __init__(self, place: Place, *, residue: int) -> None:
-        self.place: Final = place
-        self._name: Final = new_name()
-        self._parent: Final = Directory(place.path)
-        with contextlib.ExitStack() as undo:
-            undo.callback(self._parent.close)
-            os.mkdir(self._name, dir_fd=self._parent.fd)
-            undo.callback(remove, self._parent.fd, self._name)
-            self.directory: Final = Directory(self._name, dir_fd=self._parent.fd)
-            undo.callback(self.directory.close)
-            self._open(place, residue)
-            undo.pop_all()
-
-    def _open(self, place: Place, residue: int) -> None:
-        directory = self.directory
-        is_v1 = place.version == 1
-        # v1's `tasks` moves a thread without the lock that `cgroup.procs` takes against forks
-        # everywhere; v2's cgroup.threads does too, but refuses to move into another domain.
-        self.join = directory.open("tasks" if is_v1 else "cgroup.procs", os.O_WRONLY)
-        self.kill = directory.open_if_present("cgroup.kill", os.O_WRONLY)
-        self.cpu: CpuMeter | None = None
-        self.pids: PidsMeter | None = None
-        self._memory: MemoryMeter | None = None
-        if Resource.CPU in place.resources:
-            self.cpu = CpuacctMeter(directory) if is_v1 else CpuStatMeter(directory)
-        if Resource.PROCESSES in place.resources:
-            self.pids = PidsMeter(directory)
-        if Resource.MEMORY in place.resources:
-            memory = MemoryV1 if is_v1 else MemoryV2
-            self._memory = memory(directory, residue=residue)
-
-    def is_stale(self) -> bool:
-        return (self.pids is not None and self.pids.is_stale()) or (
-            self._memory is not None and self._memory.is_stale()
-        )
-
-    def prepare(self, limits: Limits) -> None:
-        if self.pids is not None:
-            self.pids.prepare(limits)
-        if self._memory is not None:
-            self._memory.prepare(limits)
-        if self.cpu is not None:
-            self.cpu.prepare()
-
-    def measure(self) -> dict[str, int | None]:
-        figures: dict[str, int | None] = {}
-        if self.cpu is not None:
-            cpu = self.cpu.measure()
-            figures |= {
-                "cpu_ns": cpu.cpu_ns,
-                "user_ns": cpu.user_ns,
-                "system_ns": cpu.system_ns,
-            }
-        if self.pids is not None:
-            pids = self.pids.measure()
-            figures |= {"processes_peak": pids.peak, "process_limit_hits": pids.limit_hits}
-        if self._memory is not None:
-            memory = self._memory.measure()
-            figures |= {
-                "memory_bytes": memory.peak_bytes,
-                "oom_kills": memory.oom_kills,
-                "memory_limit_hits": memory.limit_hits,
-            }
-        return figures
-
-    def close(self) -> None:
-        try:
-            remove(self._parent.fd, self._name)
-        finally:
-            self.directory.close()
-            self._parent.close()
 
 
 _REMEDIES: Final = {

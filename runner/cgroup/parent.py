@@ -10,11 +10,13 @@ from typing import Final
 
 from runner.cgroup.files import Directory
 from runner.cgroup.groups import Groups
+from runner.cgroup.knob import asked
 from runner.cgroup.layout import choose
 from runner.cgroup.memory import normal_residue
 from runner.cgroup.owner import is_leftover
 from runner.cgroup.place import Place, Resource, WhyNot
 from runner.cgroup.removal import remove
+from runner.config import Limits
 from runner.errors import HostError
 from runner.host import Host
 
@@ -31,6 +33,7 @@ class Parent:
     places: tuple[Place, ...]
     why_not: Mapping[Resource, WhyNot]
     residue: int
+    host: Host
 
     @classmethod
     def find(cls, host: Host) -> Parent | None:
@@ -44,7 +47,7 @@ class Parent:
             _remove_leftovers(place)
         if not layout.places:
             return None
-        return cls(layout.places, layout.why_not, normal_residue(host.cpus))
+        return cls(layout.places, layout.why_not, normal_residue(host.cpus), host)
 
     @classmethod
     def require(cls, host: Host) -> Parent:
@@ -58,7 +61,15 @@ class Parent:
 
     def create(self) -> Groups:
         """Make a sandbox's groups; raises HostError."""
-        return Groups(self.places, residue=self.residue)
+        return Groups(self.places, residue=self.residue, host=self.host)
+
+
+def refuse_without_groups(limits: Limits, host: Host) -> None:
+    """Raise HostError if a run asks for what only groups can do, where there are none."""
+    if asked(limits) - {Resource.PRESSURE} or limits.swap:
+        Parent.require(host)
+        message = "no cgroup that serves memory and processes, as every run with cgroups needs"
+        raise HostError(message, choose(host).why_not[Resource.MEMORY].remedy)
 
 
 def _remove_leftovers(place: Place) -> None:

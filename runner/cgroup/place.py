@@ -13,11 +13,20 @@ if TYPE_CHECKING:
 
 
 class Resource(str, enum.Enum):
-    """What groups measure and limit; the values are the keys of `enforced`."""
+    """What groups measure and limit; the values of ALWAYS are the keys of `enforced`."""
 
     CPU = "cpu_time"
     PROCESSES = "processes"
     MEMORY = "memory"
+    CPU_SHARE = "cpu_share"
+    CPUS = "cpus"
+    IO = "io"
+    DEVICES = "devices"
+    PRESSURE = "pressure"
+
+
+# Every sandbox has these; the others cost a run time, so only those who ask for them pay.
+ALWAYS: Final = frozenset({Resource.CPU, Resource.PROCESSES, Resource.MEMORY})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,9 +61,14 @@ def own_directory(mount: CgroupMount, own: str | None) -> str | None:
     if own is None or ".." in own.split("/") or ".." in mount.root.split("/"):
         return None
     root = mount.root.rstrip("/")
-    if own != root and not own.startswith(f"{root}/"):
+    if not is_below(own, root):
         return None
     return posixpath.join(mount.path, own[len(root) :].strip("/")).rstrip("/")
+
+
+def is_below(path: str, root: str) -> bool:
+    """Tell whether a path is `root` or below it."""
+    return path == root or path.startswith(f"{root}/")
 
 
 def obstacle(mount: CgroupMount, path: str | None) -> WhyNot | None:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from runner.cgroup.place import NOT_MOUNTED, Place, Resource, WhyNot, obstacle, own_directory
+from runner.cgroup.place import (
+    ALWAYS,
+    NOT_MOUNTED,
+    Place,
+    Resource,
+    WhyNot,
+    obstacle,
+    own_directory,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from runner.host import Host
 
@@ -15,15 +23,22 @@ _CONTROLLERS: Final = {
     Resource.CPU: "cpuacct",
     Resource.PROCESSES: "pids",
     Resource.MEMORY: "memory",
+    Resource.CPU_SHARE: "cpu",
+    Resource.CPUS: "cpuset",
+    Resource.IO: "blkio",
+    Resource.DEVICES: "devices",
 }
 
 
-def find(host: Host) -> tuple[dict[Resource, str], dict[Resource, WhyNot]]:
+def find(
+    host: Host, wanted: Collection[Resource] = ALWAYS
+) -> tuple[dict[Resource, str], dict[Resource, WhyNot]]:
     """Give the directory for each resource that v1 can serve, and why not for the others."""
     paths = {}
-    why_not = {}
+    why_not = dict.fromkeys(wanted, NOT_MOUNTED)
     for resource, controller in _CONTROLLERS.items():
-        why_not[resource] = NOT_MOUNTED
+        if resource not in wanted:
+            continue
         for mount in host.cgroup_mounts:
             if controller not in mount.controllers:
                 continue

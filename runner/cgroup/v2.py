@@ -12,14 +12,30 @@ import os
 import posixpath
 from typing import TYPE_CHECKING, Final
 
-from runner.cgroup.place import NOT_MOUNTED, Place, Resource, WhyNot, obstacle, own_directory
+from runner.cgroup.place import (
+    NOT_MOUNTED,
+    Place,
+    Resource,
+    WhyNot,
+    is_below,
+    obstacle,
+    own_directory,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from runner.host import CgroupMount, Host
 
-_CONTROLLERS: Final = {Resource.PROCESSES: "pids", Resource.MEMORY: "memory"}
+_CONTROLLERS: Final = {
+    Resource.PROCESSES: "pids",
+    Resource.MEMORY: "memory",
+    Resource.CPU_SHARE: "cpu",
+    Resource.CPUS: "cpuset",
+    Resource.IO: "io",
+}
+# What every group does, whatever its controllers are.
+_FREE: Final = frozenset({Resource.CPU, Resource.DEVICES, Resource.PRESSURE})
 
 
 def find(host: Host, wanted: Collection[Resource]) -> tuple[Place | None, WhyNot]:
@@ -37,13 +53,33 @@ def find(host: Host, wanted: Collection[Resource]) -> tuple[Place | None, WhyNot
                 path, [_CONTROLLERS[r] for r in wanted if r in _CONTROLLERS]
             )
             served = {r for r, controller in _CONTROLLERS.items() if controller in enabled}
-            place = Place(path, 2, frozenset(served.intersection(wanted) | {Resource.CPU}))
+            resources = _FREE.union(served).intersection(wanted) | {Resource.CPU}
+            place = Place(path, 2, resources)
             if best is None or len(place.resources) > len(best.resources):
                 best = place
         if reason is None:
             break
         reasons.append(reason)
     return best, reasons[0] if reasons else NOT_MOUNTED
+
+
+def extend(host: Host, path: str, resource: Resource) -> WhyNot | None:
+    """Make the groups below `path` serve one more resource; give what stood in the way.
+
+    Enables the controller in every cgroup from the mount's root down to `path`.
+    """
+    controller = _CONTROLLERS.get(resource)
+    if controller is None:
+        return None
+    mounts = [mount.path for mount in host.cgroup_mounts if mount.version == 2]
+    root = max((root for root in mounts if is_below(path, root)), key=len, default=path)
+    steps = path[len(root) :].strip("/").split("/")
+    for count in range(len(steps) + 1):
+        directory = posixpath.join(root, *steps[:count]).rstrip("/")
+        _, reason = _enable(directory, [controller])
+        if reason is not None:
+            return reason
+    return None
 
 
 def _candidates(host: Host) -> Iterator[tuple[CgroupMount, str | None]]:

@@ -15,7 +15,14 @@ from runner.config.ids import (
     TimeOffsets,
     User,
 )
-from runner.config.limits import RLIM_INFINITY, RLIMITS, Limits, Rlimit
+from runner.config.limits import (
+    RLIM_INFINITY,
+    RLIMITS,
+    DeviceAccess,
+    IoLimit,
+    Limits,
+    Rlimit,
+)
 from runner.config.mount import RESTRICTING, Mount, MountKind, in_order, is_within, normal
 from runner.config.process import CAPABILITIES, Capabilities, Hook, Where
 from runner.config.runner import ADDR_NO_RANDOMIZE, Runner, check_args, check_env
@@ -30,8 +37,10 @@ __all__ = [
     "RLIM_INFINITY",
     "Capabilities",
     "Credential",
+    "DeviceAccess",
     "Hook",
     "IdMap",
+    "IoLimit",
     "Join",
     "Limits",
     "Mount",

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 import resource
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
-from runner.config.checks import check_count, check_time, refuse
+from runner.config.checks import check_count, check_path, check_time, refuse
 from runner.units import MAX_BYTES
 
 RLIM_INFINITY: Final = resource.RLIM_INFINITY
+
+# The kernel refuses a quota below a millisecond in each period, which is 100 ms.
+MIN_QUOTA: Final = 0.01
+MAX_CPUS: Final = 8192  # the most that a kernel can be built for (NR_CPUS)
+MAX_WEIGHT: Final = 10_000
+
+_BLOCK_DEVICE: Final = re.compile(r"[0-9]+:[0-9]+", re.ASCII)
+_DEVICE: Final = re.compile(r"[bc] ([0-9]+|\*):([0-9]+|\*)", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,6 +66,47 @@ RLIMITS: Final[Mapping[str, int]] = {
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class IoLimit:
+    """How much a run may read from a disk and write to it, each second; None is unlimited.
+
+    `device` is MAJOR:MINOR, or the path of a block device or of a file on one; a partition
+    stands for its disk.
+    """
+
+    device: str
+    read_bytes: int | None = None
+    write_bytes: int | None = None
+    read_ops: int | None = None
+    write_ops: int | None = None
+
+    def __post_init__(self) -> None:
+        if not _BLOCK_DEVICE.fullmatch(self.device):
+            check_path("IoLimit.device", self.device)
+        rates = ("read_bytes", "write_bytes", "read_ops", "write_ops")
+        for name in rates:
+            check_count(f"IoLimit.{name}", getattr(self, name), MAX_BYTES)
+        if all(getattr(self, name) is None for name in rates):
+            refuse("IoLimit", self.device, "give one of " + ", ".join(rates))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeviceAccess:
+    """A device node that a run may use: `r` read, `w` write, `m` make such a node.
+
+    `device` is the path of a node, or `c MAJOR:MINOR` or `b MAJOR:MINOR`, where * is any.
+    """
+
+    device: str
+    access: str = "rw"
+
+    def __post_init__(self) -> None:
+        if not _DEVICE.fullmatch(self.device):
+            check_path("DeviceAccess.device", self.device)
+        if not self.access or len(set(self.access) & set("rwm")) != len(self.access):
+            refuse("DeviceAccess.access", self.access, "give some of r, w, m, each once")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What one run may use. Times are seconds, sizes bytes; None is unlimited.
 
@@ -67,6 +118,17 @@ class Limits:
     stack, address_space, file_size, open_files   per process, by setrlimit(2)
     output       stdout and stderr together, as far as we carry them; and the size of each file
     processes    processes and threads at a time
+
+    These need a cgroup with the controller: there is no run where one cannot be set.
+
+    swap         what of its memory may be swapped out. 0, the default, turns swap off where the
+                 kernel can, which `enforced` tells; more asks that it can; None leaves it alone
+    cpu_quota    how many CPUs' time it gets, 0.5 say, however many threads it has
+    cpu_weight   its share where CPUs are contended: 1 to 10000, others have 100
+    cpus         the CPUs that it runs on, by number; unlike an affinity it cannot be widened
+    io           how much of which disk it may read and write in a second
+    devices      the devices that it may use, and no other
+    pressure     no limit: tell how long it waited for CPU, memory and disks (cgroup v2)
     """
 
     cpu_time: float | None = None
@@ -81,6 +143,13 @@ class Limits:
     processes: int | None = None
     open_files: int | None = None
     rlimits: tuple[Rlimit, ...] = ()
+    swap: int | None = 0
+    cpu_quota: float | None = None
+    cpu_weight: int | None = None
+    cpus: Collection[int] | None = None
+    io: tuple[IoLimit, ...] = ()
+    devices: tuple[DeviceAccess, ...] | None = None
+    pressure: bool = False
 
     def __post_init__(self) -> None:
         for name in ("cpu_time", "wall_time", "idle_time", "extra_time"):
@@ -89,7 +158,10 @@ class Limits:
             check_count(f"Limits.{name}", getattr(self, name), MAX_BYTES)
         for name in ("processes", "open_files"):
             check_count(f"Limits.{name}", getattr(self, name), 2**22)
-        object.__setattr__(self, "rlimits", tuple(self.rlimits))  # a list has no hash
+        self._check_groups()
+        for name in ("rlimits", "io", "devices"):
+            if getattr(self, name) is not None:  # a list has no hash
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.extra_time and self.cpu_time is None:
             refuse("Limits.extra_time", self.extra_time, "it needs a cpu_time to go beyond")
         if None not in (self.cpu_time, self.wall_time) and self.wall_time < self.cpu_time:  # type: ignore[operator]
@@ -99,6 +171,33 @@ class Limits:
                 f"it is below cpu_time={self.cpu_time}, which could then never be reached",
             )
 
+    def _check_groups(self) -> None:
+        """Check what only a cgroup can do."""
+        swap = self.swap
+        if swap is not None and (type(swap) is not int or not 0 <= swap <= MAX_BYTES):
+            refuse("Limits.swap", swap, f"give 0 to {MAX_BYTES}, or None to leave it alone")
+        check_count("Limits.cpu_weight", self.cpu_weight, MAX_WEIGHT)
+        quota = self.cpu_quota
+        if quota is not None and (
+            isinstance(quota, bool)
+            or not isinstance(quota, int | float)
+            or not math.isfinite(quota)
+            or not MIN_QUOTA <= quota <= MAX_CPUS
+        ):
+            why = f"give how many CPUs' time, {MIN_QUOTA} to {MAX_CPUS}, or None for no limit"
+            refuse("Limits.cpu_quota", quota, why)
+        if self.cpus is not None:
+            object.__setattr__(self, "cpus", _cpu_set(self.cpus))
+
     def replace(self, **changes: object) -> Limits:
         """Give a copy with some fields changed."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+def _cpu_set(cpus: Collection[int]) -> frozenset[int]:
+    numbers = [cpu for cpu in cpus if type(cpu) is int and 0 <= cpu < MAX_CPUS]
+    if not numbers or len(numbers) != len(cpus):
+        refuse(
+            "Limits.cpus", cpus, f"give the numbers of one or more CPUs, 0 to {MAX_CPUS - 1}"
+        )
+    return frozenset(numbers)

@@ -163,7 +163,7 @@ def test_json_has_the_keys_of_the_schema(command: Command) -> None:
     assert list(result) == list(Result(status=Status.OK).to_dict())
     assert (result["schema"], result["status"], result["exit_code"]) == (1, "nonzero_exit", 7)
     assert set(result["enforced"]) == {
-        *("cpu_time", "wall_time", "memory", "processes", "output"),
+        *("cpu_time", "wall_time", "memory", "swap", "processes", "output"),
         *("network", "files", "user", "syscalls", "capabilities"),
     }
 

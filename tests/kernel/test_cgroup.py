@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import errno
 import mmap
 import os
@@ -61,7 +62,7 @@ def v2_groups(host: Host) -> Iterator[Groups]:
     place, why_not = v2.find(host, [Resource.CPU])
     if place is None:
         pytest.skip(f"needs cgroup v2: {why_not.missing}")
-    with Parent((place,), {}, residue=0).create() as made:
+    with Parent((place,), {}, 0, host).create() as made:
         yield made
 
 
@@ -375,7 +376,8 @@ def test_placement_is_by_the_file_that_needs_the_least_locking(groups: Groups) -
 
 
 def test_enforces_names_cgroup_for_each_resource(groups: Groups) -> None:
-    assert groups.enforces == dict.fromkeys(("cpu_time", "memory", "processes"), "cgroup")
+    names = ("cpu_time", "memory", "swap", "processes")
+    assert groups.enforces == dict.fromkeys(names, "cgroup")
 
 
 def test_prepare_when_somebody_removed_a_group_is_a_host_error(
@@ -409,7 +411,7 @@ def test_close_with_processes_left_kills_them_and_removes_the_groups(parent: Par
 def test_create_when_a_place_is_gone_leaves_nothing_behind(parent: Parent) -> None:
     before = set(os.listdir("/proc/self/fd"))
     gone = parent.places[-1].__class__("/nowhere", 1, parent.places[-1].resources)
-    broken = Parent((*parent.places[:-1], gone), {}, parent.residue)
+    broken = dataclasses.replace(parent, places=(*parent.places[:-1], gone))
     with pytest.raises(HostError) as caught:
         broken.create()
     assert caught.value.missing == "cannot make a cgroup /nowhere: No such file or directory"

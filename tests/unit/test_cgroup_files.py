@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,15 @@ from runner.cgroup.files import Directory, read_fields, read_number
 from runner.cgroup.memory import MemoryFigures, MemoryV1, MemoryV2
 from runner.cgroup.pids import PidsMeter, ProcessCounts
 from runner.config import Limits
+from runner.errors import HostError
+from runner.units import MiB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 RESIDUE = 1_000_000
+BATCH = 64 * mmap.PAGESIZE
 
 
 @pytest.fixture
@@ -144,7 +148,7 @@ def test_memory_v2_before_peak_gives_none_and_uses_its_group_again(
     meter = MemoryV2(group, residue=RESIDUE)
     meter.prepare(Limits(memory=4096))
     fill(tmp_path, memory__events="low 0\nhigh 0\nmax 9\noom 1\noom_kill 2\n")
-    assert meter.measure() == MemoryFigures(peak_bytes=None, oom_kills=2, limit_hits=9)
+    assert meter.measure() == MemoryFigures(None, oom_kills=2, limit_hits=9)
     assert not meter.is_stale()
 
 
@@ -170,18 +174,78 @@ def test_memory_v2_with_a_peak_that_resets_is_used_again(
     assert not meter.is_stale()
 
 
-def test_memory_v2_turns_swap_off_only_below_a_limit(tmp_path: Path, group: Directory) -> None:
+def test_memory_v2_turns_swap_off_with_a_limit_on_memory_or_without(
+    tmp_path: Path, group: Directory
+) -> None:
     v2_files(tmp_path, memory__swap__max="", memory__oom__group="0")
     meter = MemoryV2(group, residue=RESIDUE)
     assert (tmp_path / "memory.oom.group").read_text() == "1"
-    meter.prepare(Limits(memory=4096))
-    assert (tmp_path / "memory.swap.max").read_text() == "0"
-    assert (tmp_path / "memory.max").read_text() == "4096"
     meter.prepare(Limits())
-    assert (tmp_path / "memory.swap.max").read_text() == "max"
-    assert (
-        tmp_path / "memory.max"
-    ).read_text() == "max6"  # a file of the kernel takes it whole
+    assert (tmp_path / "memory.swap.max").read_text() == "0"
+    assert meter.holds_swap(Limits())
+    meter.prepare(Limits(memory=4096))
+    assert (tmp_path / "memory.max").read_text() == "4096"
+    assert meter.measure().swap_bytes == 0
+    assert not meter.is_stale()
+
+
+def test_memory_v2_that_may_swap_is_used_once_and_gives_the_peak(
+    tmp_path: Path, group: Directory
+) -> None:
+    v2_files(tmp_path, memory__swap__max="", memory__swap__peak="77\n")
+    meter = MemoryV2(group, residue=RESIDUE)
+    meter.prepare(Limits(memory=4096, swap=8192))
+    assert (tmp_path / "memory.swap.max").read_text() == "8192"
+    assert meter.measure().swap_bytes == 77
+    assert meter.is_stale()
+
+
+def test_memory_v2_without_a_swap_file_refuses_only_a_limit_that_is_asked_for(
+    tmp_path: Path, group: Directory
+) -> None:
+    v2_files(tmp_path)
+    meter = MemoryV2(group, residue=RESIDUE)
+    meter.prepare(Limits())
+    assert not meter.holds_swap(Limits())
+    assert meter.measure().swap_bytes is None
+    with pytest.raises(HostError) as caught:
+        meter.prepare(Limits(swap=1))
+    assert caught.value.missing == "this kernel's cgroups have no memory.swap.max"
+
+
+@pytest.mark.parametrize(
+    ("swap", "both"), [(0, 4096 + BATCH), (MiB, 4096 + MiB), (1, 4096 + BATCH), (None, -1)]
+)
+def test_memory_v1_limits_swap_by_the_sum_at_least_a_batch_above(
+    tmp_path: Path, group: Directory, swap: int | None, both: int
+) -> None:
+    v1_files(tmp_path, memory__oom_control="oom_kill 0\n", memory__memsw__limit_in_bytes="")
+    meter = MemoryV1(group, residue=RESIDUE)
+    meter.prepare(Limits(memory=4096, swap=swap))
+    text = (tmp_path / "memory.memsw.limit_in_bytes").read_text()
+    assert text == str(both)
+    assert meter.holds_swap(Limits(memory=4096, swap=swap)) == (swap is not None)
+
+
+@pytest.mark.parametrize(
+    ("accounts", "remedy"),
+    [
+        (True, "give a limit on memory as well"),
+        (False, "boot a kernel that has swap with swapaccount=1, or leave swap at 0"),
+    ],
+)
+def test_memory_v1_refuses_a_swap_limit_that_it_cannot_hold(
+    tmp_path: Path, group: Directory, accounts: bool, remedy: str
+) -> None:
+    files = {"memory__memsw__limit_in_bytes": ""} if accounts else {}
+    v1_files(tmp_path, memory__oom_control="oom_kill 0\n", **files)
+    meter = MemoryV1(group, residue=RESIDUE)
+    meter.prepare(Limits())
+    assert not meter.holds_swap(Limits())
+    with pytest.raises(HostError) as caught:
+        meter.prepare(Limits(swap=MiB, memory=None if accounts else MiB))
+    assert caught.value.missing == "cgroup v1 limits swap only together with memory"
+    assert caught.value.hint == remedy
 
 
 def test_owner_names_are_ours_alive_and_all_different() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from runner.cgroup import Parent, Resource
 from runner.cgroup.layout import choose
-from runner.cgroup.place import NOT_MOUNTED, Place, own_directory
+from runner.cgroup.place import ALWAYS, NOT_MOUNTED, Place, own_directory
 from runner.errors import HostError
 from runner.host import CgroupMount, Host
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CPU, PROCESSES, MEMORY = Resource.CPU, Resource.PROCESSES, Resource.MEMORY
-ALL = frozenset(Resource)
 
 
 def make_group(path: Path, *, controllers: str = "", passed_on: str = "") -> str:
@@ -60,7 +59,7 @@ def test_v1_host_uses_our_own_cgroup_of_each_hierarchy(tmp_path: Path) -> None:
 
 def test_v1_controllers_mounted_together_are_one_place(tmp_path: Path) -> None:
     layout = choose(host_of(v1_mount(tmp_path / "all", "cpuacct", "memory", "pids")))
-    assert layout.places == (Place(str(tmp_path / "all"), 1, ALL),)
+    assert layout.places == (Place(str(tmp_path / "all"), 1, ALWAYS),)
 
 
 def test_hybrid_host_with_all_in_v1_leaves_v2_out(tmp_path: Path) -> None:
@@ -90,7 +89,7 @@ def test_hybrid_host_with_memory_and_pids_in_v2_takes_cpu_time_from_there(
         v1_mount(tmp_path / "cpuacct", "cpuacct"),
         CgroupMount(version=2, path=str(tmp_path / "v2")),
     ]
-    assert choose(host_of(*mounts)).places == (Place(str(tmp_path / "v2"), 2, ALL),)
+    assert choose(host_of(*mounts)).places == (Place(str(tmp_path / "v2"), 2, ALWAYS),)
 
 
 def test_unified_host_uses_the_nearest_ancestor_that_passes_controllers_on(
@@ -101,7 +100,7 @@ def test_unified_host_uses_the_nearest_ancestor_that_passes_controllers_on(
     service = make_group(tmp_path / "app", controllers="memory pids", passed_on="memory pids")
     make_group(tmp_path / "app" / "main")
     layout = choose(host_of(root, **{"": "/app/main"}))
-    assert layout.places == (Place(service, 2, ALL),)
+    assert layout.places == (Place(service, 2, ALWAYS),)
     assert layout.why_not == {}
 
 

@@ -42,7 +42,7 @@ def test_mountinfo_of_a_unified_host_gives_one_v2_mount() -> None:
 
 def test_mountinfo_of_a_v1_host_gives_the_controllers_that_we_use() -> None:
     cpu, memory, named = parse_mountinfo(V1)
-    assert cpu.controllers == {"cpuacct"}
+    assert cpu.controllers == {"cpu", "cpuacct"}
     assert memory.controllers == {"memory"}
     assert named.controllers == frozenset()
 
