@@ -26,6 +26,7 @@ from runner import (
     TimeOffsets,
     Where,
 )
+from runner.host import detect
 from tests.kernel.starting import output_of, script
 
 pytestmark = pytest.mark.userns
@@ -152,7 +153,7 @@ def test_join_of_another_type_is_refused_before_any_process(other: int, tmp_path
 
 
 def test_join_that_the_kernel_refuses_is_reported_with_its_index(other: int) -> None:
-    if os.geteuid() == 0:
+    if detect().privileged:
         pytest.skip("needs a plain user")
     # Without the user namespace that owns it, it may not be entered.
     with pytest.raises(ChildError) as caught:
@@ -210,7 +211,7 @@ def test_sysctl_without_its_namespace_is_refused() -> None:
 
 
 def test_id_map_that_is_not_ours_to_give_is_refused() -> None:
-    if os.geteuid() == 0:
+    if detect().privileged:
         pytest.skip("needs a plain user")
     config = Runner(args=["x"], namespaces=USER, uid_mappings=(IdMap(0, 5),))
     with pytest.raises(ConfigError, match=r"Runner.uid_mappings"):
@@ -384,6 +385,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import os
 from runner import *
+from runner.host import detect
 from tests.kernel.starting import script
 maps = (IdMap(0, 65534), IdMap(1, 300000, 1000))
 fields = {"namespaces": Namespace.USER | Namespace.MOUNT, "uid_mappings": maps}

@@ -31,10 +31,11 @@ from runner import (
     helper,
 )
 from runner.config import CAPABILITIES, RLIMITS
+from runner.host import detect
 
 pytestmark = pytest.mark.userns
 
-ROOT = os.geteuid() == 0
+ROOT = detect().privileged
 ALLOW_ALL = b"\x06\0\0\0\0\0\xff\x7f"
 DROPPED_BITS = 0xEF  # all of them and their locks, but keep_caps itself
 NOROOT = 1
