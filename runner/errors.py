@@ -219,6 +219,9 @@ _HINTS: Final[dict[tuple[ErrorLocation, int], str]] = {
         "--security-opt systempaths=unmasked"
     ),
     (ErrorLocation.MOUNT_SOURCE, errno_names.ENOENT): "the path to bind does not exist",
+    (ErrorLocation.MOUNT, errno_names.EROFS): (
+        "upper and work of an overlay have to be writable for the sandbox's id 0"
+    ),
     (ErrorLocation.MOUNT_SOURCE, errno_names.EINVAL): (
         "what is mounted below it may not be left out here: bind it recursively, or take the "
         "mounts away from below an overlay's layer"

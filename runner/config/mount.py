@@ -259,6 +259,7 @@ class Mount:
         upper: str = "",
         work: str = "",
         ephemeral: bool = False,
+        owned: bool = False,
         size: int | None = None,
         mode: int = 0o755,
     ) -> Mount:
@@ -269,6 +270,8 @@ class Mount:
         work        an empty directory beside it, for the kernel's own use
         ephemeral   what is written goes to a tmpfs of at most `size` bytes, and is lost; `mode`
                     is that of the root directory then
+        owned       the caller's files in lower are the program's, as with `bind`: it may read
+                    them, and change what it sees of them; those in upper always are
 
         Without upper and not ephemeral, it is read-only. As far as what they show: the mounts
         below these directories are not part of it.
@@ -281,6 +284,7 @@ class Mount:
             work=work,
             readonly=not upper and not ephemeral,
             ephemeral=ephemeral,
+            owned=owned,
             size=size,
             mode=mode,
         )

@@ -9,17 +9,6 @@
 #include <string.h>
 #include <sys/prctl.h>
 
-#define CAPABILITY_VERSION_3 0x20080522u
-
-struct cap_header {
-    uint32_t version;
-    int pid;
-};
-
-struct cap_data {
-    uint32_t effective, permitted, inheritable;
-};
-
 int write_proc(pid_t pid, const char *name, const char *text)
 {
     char path[64];

@@ -12,7 +12,9 @@
 #include "sys.h"
 
 #include <fcntl.h>
+#include <sys/fsuid.h>
 #include <sys/mount.h>
+#include <sys/statfs.h>
 
 static const char *or_null(const char *text)
 {
@@ -77,13 +79,55 @@ int op_move_mount(const struct step *step, struct context *context)
     return result;
 }
 
-/* arg: flags; strings: source, target, file system, data */
-int op_mount(const struct step *step, struct context *context)
+/* Make all permitted capabilities effective: a change of the fsuid takes some away. */
+static int raise_capabilities(void)
 {
-    (void)context;
+    struct cap_header header = {.version = CAPABILITY_VERSION_3};
+    struct cap_data data[2];
+    if (syscall(SYS_capget, &header, data) < 0)
+        return -errno;
+    for (int half = 0; half < 2; half++)
+        data[half].effective = data[half].permitted;
+    return (int)sys_result(syscall(SYS_capset, &header, data));
+}
+
+static int call_mount(const struct step *step)
+{
     return (int)sys_result(mount(or_null(step->strings[0]), step->strings[1],
                                  or_null(step->strings[2]), (unsigned long)step->arg[0],
                                  or_null(step->strings[3])));
+}
+
+/* overlayfs works on its layers, for ever, with the credentials of who has mounted it. */
+static int mount_as(const struct step *step)
+{
+    if (!step->arg[1])
+        return call_mount(step);
+    (void)setfsgid((gid_t)step->arg[2]); /* they give the id that was before, never an error */
+    (void)setfsuid((uid_t)step->arg[1]);
+    int result = raise_capabilities();
+    if (result == 0)
+        result = call_mount(step);
+    (void)setfsuid(geteuid());
+    (void)setfsgid(getegid());
+    return result;
+}
+
+/*
+ * arg: flags, ids for the file system (0: as we are); strings: source, target, file
+ * system, data. What the kernel mounts read-only, as overlayfs if it cannot use its work
+ * directory, was not mounted as it was meant.
+ */
+int op_mount(const struct step *step, struct context *context)
+{
+    (void)context;
+    struct statfs status;
+    int result = mount_as(step);
+    if (result < 0 || !*step->strings[2] || step->arg[0] & MS_RDONLY)
+        return result;
+    if (statfs(step->strings[1], &status) < 0)
+        return -errno;
+    return status.f_flags & MS_RDONLY ? -EROFS : 0;
 }
 
 int op_umount(const struct step *step, struct context *context)

@@ -66,6 +66,18 @@ struct mount_attr_v0 {
     uint64_t userns_fd;
 };
 
+/* capget(2), capset(2) */
+#define CAPABILITY_VERSION_3 0x20080522u
+
+struct cap_header {
+    uint32_t version;
+    int pid;
+};
+
+struct cap_data {
+    uint32_t effective, permitted, inheritable;
+};
+
 /* The kernel's own, without what a libc adds. */
 enum { KERNEL_SIGNALS = 64 };
 

@@ -53,7 +53,7 @@ def box(
         *_join(runner, join),
         *_maps(runner, map_helpers or {}),
         *_hooks(runner, Where.OUTSIDE, hooks),
-        *_setup(runner, privileged=privileged, hooks=hooks, old_mounts=old_mounts),
+        *_setup(runner, privileged=privileged, owner=owner, hooks=hooks, old_mounts=old_mounts),
         *_joined(runner),
         *root.fresh_places(runner.mounts),
         *_fresh_ipc(runner),
@@ -172,7 +172,12 @@ def _become_root(runner: Runner, phase: Phase) -> Iterator[Step]:
 
 
 def _setup(
-    runner: Runner, *, privileged: bool, hooks: Sequence[HookFiles], old_mounts: bool
+    runner: Runner,
+    *,
+    privileged: bool,
+    owner: tuple[bytes, bytes] | None,
+    hooks: Sequence[HookFiles],
+    old_mounts: bool,
 ) -> Iterator[Step]:
     yield from _become_root(runner, Phase.SETUP)
     if runner.loopback:
@@ -188,7 +193,9 @@ def _setup(
         if old_mounts or not privileged:
             yield from root.sources(runner, Phase.SETUP, old=old_mounts)
         inside = tuple(_hooks(runner, Where.INSIDE, hooks))
-        yield from root.new_root(runner, hooks=inside, privileged=privileged, old=old_mounts)
+        yield from root.new_root(
+            runner, hooks=inside, privileged=privileged, owner=owner, old=old_mounts
+        )
     else:
         yield from _hooks(runner, Where.INSIDE, hooks)
     if runner.host_name:

@@ -46,13 +46,14 @@ def mount(
     data: str = "",
     item: int = -1,
     subject: str = "",
+    ids: tuple[int, ...] = (),
 ) -> Step:
-    """Call mount(2); a file system's source is its name."""
+    """Call mount(2), as `ids` if given; a file system's source is its name."""
     return Step(
         Phase.SETUP,
         Op.MOUNT,
         location,
-        (flags,),
+        (flags, *ids),
         (fstype.encode(), os.fsencode(target), fstype.encode(), os.fsencode(data)),
         item=item,
         subject=subject or target,

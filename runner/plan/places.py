@@ -47,12 +47,14 @@ class Site:
         slots: dict[int, int],
         *,
         privileged: bool,
+        owner: tuple[bytes, bytes] | None,
         old: bool,
     ) -> None:
         self.runner: Final = runner
         self.mounts: Final = mounts
         self.slots: Final = slots
         self.privileged: Final = privileged
+        self.owner: Final = owner
         self.old: Final = old
         self.staged = False  # is there a stage?
         self._made = {"/"}
@@ -278,6 +280,19 @@ def _overlay(site: Site, mount: Mount, index: int) -> Iterator[Step]:
         fstype="overlay",
         data=",".join(options),
         item=index,
+        ids=_owners(site) if mount.upper else (),
+    )
+
+
+def _owners(site: Site) -> tuple[int, ...]:
+    """Give the ids inside that the caller's files have where they are to be `owned`."""
+    if site.owner is None or site.old:
+        return ()
+    maps = (site.runner.uid_mappings, site.runner.gid_mappings)
+    outside = (int(text.split()[1]) for text in site.owner)
+    return tuple(
+        next(m.inside for m in mappings if m.outside == number)
+        for mappings, number in zip(maps, outside, strict=True)
     )
 
 

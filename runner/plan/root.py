@@ -53,16 +53,22 @@ def sources(
 
 
 def new_root(
-    runner: Runner, *, hooks: Sequence[Step] = (), privileged: bool = True, old: bool = False
+    runner: Runner,
+    *,
+    hooks: Sequence[Step] = (),
+    privileged: bool = True,
+    owner: tuple[bytes, bytes] | None = None,
+    old: bool = False,
 ) -> Iterator[Step]:
     """Make the root of a `Runner` at its `pivot_root`, enter it, and put the mounts into it.
 
     `hooks` run in it while it is below the old root, which they see. `privileged`: all ids are
-    ours to give where there is no user namespace. `old`: with mount(2) alone.
+    ours to give where there is no user namespace. `owner`: see `sources`. `old`: with mount(2)
+    alone.
     """
     mounts = in_order(runner.mounts)
     opened, slots = trees.numbered(runner, mounts)
-    site = places.Site(runner, mounts, slots, privileged=privileged, old=old)
+    site = places.Site(runner, mounts, slots, privileged=privileged, owner=owner, old=old)
     staged = site.staged = _needs_stage(site, opened)
     early = [(i, m) for i, m in mounts if m.kind in _REVEALING]
     if old:

@@ -50,7 +50,8 @@ def of_mount(mount: Mount, item: int) -> tuple[Tree, ...]:
         return tuple(Tree(path, kept, item) for path in paths)
     if mount.kind is MountKind.OVERLAY:
         # Alone: the kernel refuses layers in which it would have to hide what is mounted.
-        layers = [Tree(path, plain | mounting.ATTR_RDONLY, item) for path in mount.lower]
+        kept = plain | mounting.ATTR_RDONLY
+        layers = [Tree(path, kept, item, owned=mount.owned) for path in mount.lower]
         if mount.upper:
             layers.append(Tree(upper_parent(mount), plain, item, owned=True))
         return tuple(layers)

@@ -951,3 +951,50 @@ def test_sandbox_takes_a_restriction_beside_what_it_restricts() -> None:
     assert seen.stdout == b""
     assert b"Permission denied" in seen.stderr
     assert b"Read-only file system" in seen.stderr
+
+
+@pytest.mark.parametrize("owned", [True, False])
+def test_sandbox_writes_to_an_overlay_as_the_caller(
+    layers: Path, owned: bool, new: bool
+) -> None:
+    """Whoever the program is: what it leaves is the caller's; another sandbox takes it up."""
+    mount = Mount.overlay(
+        "/work",
+        lower=[str(layers / "a")],
+        upper=str(layers / "c" / "upper"),
+        work=str(layers / "c" / "work"),
+        owned=owned,
+    )
+    if not new and host.detect().privileged:
+        # In the old way init opens them, with ids that may not search root's directories.
+        with pytest.raises(ChildError) as caught, runner.Sandbox(mounts=[mount]) as sandbox:
+            sandbox.start()
+        at = (caught.value.location, caught.value.errno)
+        assert at == (At.MOUNT_SOURCE, errno.EACCES)
+        return
+    may = owned or not host.detect().privileged
+    for line in (1, 2):
+        with runner.Sandbox(mounts=[mount]) as sandbox:
+            seen = sandbox.run(["sh", "-c", "cd /work; echo x >>new; echo y >>both; cat new"])
+        assert seen.stdout == b"x\n" * line
+        assert (b"Permission denied" in seen.stderr) is not may
+    left = layers / "c" / "upper" / "new"
+    assert (left.stat().st_uid, left.read_text()) == (os.geteuid(), "x\n" * 2)
+    assert (layers / "a" / "both").read_text() == "a\n"
+    assert (layers / "c" / "upper" / "both").exists() is may
+
+
+@pytest.mark.root
+def test_overlay_that_the_kernel_makes_read_only_is_an_error(layers: Path, new: bool) -> None:
+    """It does so, silently, where the sandbox's ids may not write to upper and work."""
+    if not host.detect().privileged or not new:
+        return
+    mount = Mount.overlay(
+        "/work",
+        lower=[str(layers / "a")],
+        upper=str(layers / "c" / "upper"),
+        work=str(layers / "c" / "work"),
+    )
+    maps = (IdMap(0, 100_000),)
+    where = failure(mount, uid_mappings=maps, gid_mappings=maps)
+    assert where == (At.MOUNT, errno.EROFS, FIRST)
