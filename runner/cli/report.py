@@ -1,4 +1,4 @@
-"""What is said at the end: the exit status, the summary, the JSON.
+"""What is said at the end: the exit status, the summary, the failure.
 
 Written with write(2) to fd 2, which may be closed, full or a pipe that nobody reads: then there
 is nobody to tell, and the exit status still holds.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from typing import Final
 
 from runner.errors import ChildError, ErrorLocation, SandboxError
@@ -90,45 +89,6 @@ def guarantees(result: Result) -> str:
 def explain(error: SandboxError) -> str:
     """Give the failure, and on a second line what to do about it."""
     return f"{error}\n{error.hint}" if error.hint else str(error)
-
-
-def write_file(path: str, text: str) -> None:
-    """Write a file at once: whoever reads it finds the whole text. Raises OSError.
-
-    What is no regular file (a pipe, /dev/fd/3) is opened and written to.
-    """
-    content = text.encode()
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-    if not _is_replaceable(path):
-        _write_new(path, flags | os.O_TRUNC, content)
-        return
-    # In the same directory, as rename(2) cannot cross file systems; the pid keeps runs apart.
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        _write_new(temporary, flags | os.O_EXCL, content)
-        os.rename(temporary, path)
-    except BaseException:
-        _remove(temporary)
-        raise
-
-
-def _is_replaceable(path: str) -> bool:
-    try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
-    except FileNotFoundError:
-        return True
-
-
-def _write_new(path: str, flags: int, content: bytes) -> None:
-    with open(os.open(path, flags, 0o666), "wb") as file:
-        file.write(content)
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return  # it was not made
 
 
 def _format_limit(name: str | None, limit: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from runner.doctor.finding import Finding, Level
@@ -47,9 +48,7 @@ def _examine(
     try:
         require((name,), held, host)
     except HostError as error:
-        # Its message repeats the name; what stands in the way of cgroups says more.
-        group = next((why for resource, why in why_not.items() if resource.value == name), None)
-        group = group or (next(iter(why_not.values()), None) if _by_group(name) else None)
+        group = _obstacle(name, error, why_not)
         own = () if error.hint is None else (error.hint,)
         return Finding(
             name=name,
@@ -61,7 +60,8 @@ def _examine(
     return Finding(name=name, level=Level.OK, value=held[name] or "")
 
 
-def _by_group(name: str) -> bool:
-    from runner.cgroup import Resource
-
-    return name in {resource.value for resource in Resource}
+def _obstacle(name: str, error: HostError, why_not: Mapping[Resource, WhyNot]) -> WhyNot | None:
+    """Find what keeps us from the cgroup that this wants: its own obstacle, or that named."""
+    own = (why for resource, why in why_not.items() if resource.value == name)
+    named = (why for why in why_not.values() if error.missing.endswith(why.missing))
+    return next(itertools.chain(own, named), None)

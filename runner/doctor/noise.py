@@ -123,7 +123,7 @@ def _is_virtual(files: Files) -> bool:
 def _swap(files: Files) -> Finding:
     areas = (files.read("/proc/swaps") or "").splitlines()[1:]
     return _finding(
-        "swap",
+        "swap_space",
         ", ".join(line.split()[0] for line in areas) or "off",
         noisy=bool(areas),
         why="a page that has to come back takes milliseconds, and peaks do not count it",

@@ -1,9 +1,8 @@
-"""Exit statuses, the summary line and the JSON file, from results made by hand."""
+"""Exit statuses and the summary line, from results made by hand."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 
@@ -138,39 +137,3 @@ def test_write_when_the_reader_has_gone_is_silent() -> None:
     report.write(writer, "x")
     os.close(writer)
     report.write(writer, "closed")
-
-
-def test_write_file_replaces_the_whole_file(tmp_path: str) -> None:
-    path = f"{tmp_path}/result"
-    report.write_file(path, "old and longer")
-    with open(path, encoding="ascii") as before:
-        report.write_file(path, json.dumps({"a": 1}))
-        assert before.read() == "old and longer"
-    with open(path, encoding="ascii") as after:
-        assert after.read() == '{"a": 1}'
-    assert os.listdir(tmp_path) == ["result"]
-
-
-def test_write_file_when_it_cannot_be_renamed_leaves_nothing(tmp_path: str) -> None:
-    path = f"{tmp_path}/result"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "rename", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "no")))
-        with pytest.raises(OSError, match="no"):
-            report.write_file(path, "x")
-    assert os.listdir(tmp_path) == []
-
-
-def test_write_file_to_a_symlink_keeps_the_link(tmp_path: str) -> None:
-    os.symlink("real", f"{tmp_path}/link")
-    report.write_file(f"{tmp_path}/link", "x")
-    assert os.readlink(f"{tmp_path}/link") == "real"
-    with open(f"{tmp_path}/real", encoding="ascii") as file:
-        assert file.read() == "x"
-
-
-def test_write_file_to_a_pipe_writes_into_it() -> None:
-    reader, writer = os.pipe()
-    report.write_file(f"/dev/fd/{writer}", "x")
-    assert os.read(reader, 9) == b"x"
-    os.close(reader)
-    os.close(writer)
