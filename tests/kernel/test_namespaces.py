@@ -153,7 +153,7 @@ def test_join_of_another_type_is_refused_before_any_process(other: int, tmp_path
 
 
 def test_join_that_the_kernel_refuses_is_reported_with_its_index(other: int) -> None:
-    if detect().privileged:
+    if os.geteuid() == 0:  # of the host, or of the namespace that the other one is below
         pytest.skip("needs a plain user")
     # Without the user namespace that owns it, it may not be entered.
     with pytest.raises(ChildError) as caught:
