@@ -193,7 +193,8 @@ OPTIONS: Final = (
            "write the result to FILE as isolate's meta file"),
     Option(_R, "check", ("--check",), "", None,
            "run nothing: say what can be enforced here for you, what is missing and how to get "
-           "it, and what makes timing noisy; --json as JSON, to FILE or standard output"),
+           "it, and what makes timing noisy; with --json as JSON, to FILE or standard output; "
+           "exit status 0 if every guarantee can be enforced by its strong means, else 1"),
     Option(_R, "quiet", ("-q", "--quiet"), "", None,
            "no summary and no notes; failures are still told"),
     Option(_R, "verbose", ("-v", "--verbose"), "", None,

@@ -190,7 +190,7 @@ def _aslr(files: Files) -> Finding:
         noisy=mode != "0",
         why="addresses differ in each run, and with them alignment and cache conflicts",
         remedies=(
-            "for one sandbox: Sandbox(personality=ADDR_NO_RANDOMIZE)",
+            "for one run: --no-aslr, or Sandbox(personality=ADDR_NO_RANDOMIZE)",
             "for the host, which weakens it: sysctl -w kernel.randomize_va_space=0",
         ),
     )

@@ -181,6 +181,10 @@ BAD_VALUES: dict[str, list[tuple[str, str]]] = {
         ("", f"''{_EMPTY}"),
         ("/nowhere/x", "'/nowhere/x': there is no directory /nowhere"),
     ],
+    "--meta": [
+        ("", f"''{_EMPTY}"),
+        ("/nowhere/x", "'/nowhere/x': there is no directory /nowhere"),
+    ],
 }
 
 _HINT = "run-sandboxed: run-sandboxed --help lists the options\n"
@@ -306,6 +310,11 @@ def test_value_that_looks_like_an_option_is_a_value() -> None:
 )
 def test_json_without_a_value_is_empty(words: list[str], json: str | None) -> None:
     assert parse([*words, "prog"])[0].json == json
+
+
+def test_check_needs_no_command() -> None:
+    options, command = parse(["--check", "--json"])
+    assert (options.check, options.json, command) == (True, "", [])
 
 
 def test_limits_of_every_option_reach_their_field() -> None:

@@ -348,7 +348,7 @@ def test_noise_of_a_quiet_host_is_all_ok(tmp_path: Path) -> None:
             "proc__sys__kernel__randomize_va_space",
             "2\n",
             "on",
-            "for one sandbox: Sandbox(personality=ADDR_NO_RANDOMIZE)",
+            "for one run: --no-aslr, or Sandbox(personality=ADDR_NO_RANDOMIZE)",
         ),
         (
             "huge_pages",
