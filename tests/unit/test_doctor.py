@@ -425,6 +425,14 @@ def test_noise_of_limits_above_us_in_v1_knows_the_number_that_is_none(tmp_path: 
     assert found["cpu_quota"].value == "0.5 CPUs, by /cpu/a"
 
 
+def test_noise_of_v1_without_any_limit_is_ok(tmp_path: Path) -> None:
+    files = tree(tmp_path, **{"memory__memory.limit_in_bytes": "9223372036854771712\n"})
+    mount = CgroupMount(version=1, path="/memory", controllers=frozenset({"memory"}))
+    paths = {"memory": "/"}
+    host = Host(kernel=(6, 1), cpus=4, cgroup_mounts=(mount,), cgroup_paths=paths)
+    assert by_name(noise.examine(files, host))["memory_above"].value == "no limit"
+
+
 @pytest.mark.parametrize("junk", ["", "\n", "x", "some x\n", "cpu\n", "a b c"])
 def test_noise_reads_whatever_the_files_hold(junk: str, tmp_path: Path) -> None:
     files = tree(tmp_path, **dict.fromkeys(QUIET, junk))
