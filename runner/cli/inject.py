@@ -55,7 +55,7 @@ def run(_values: subcommand.Values, words: list[str]) -> int:
             ignored_signals=subcommand.ignored_signals(),
             **_find(words[0], opened)._asdict(),
         )
-        return subcommand.run(config, sealed=True)
+        return subcommand.run(config, path=subcommand.search_path(), sealed=True)
 
 
 def _find(word: str, opened: contextlib.ExitStack) -> Place:

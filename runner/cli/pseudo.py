@@ -19,7 +19,7 @@ def run(values: subcommand.Values, words: list[str]) -> int:
         ignored_signals=subcommand.ignored_signals(),
         **ids.choose(values)._asdict(),
     )
-    return subcommand.run(config)
+    return subcommand.run(config, path=subcommand.search_path())
 
 
 SUBCOMMAND: Final = subcommand.Subcommand(

@@ -93,12 +93,16 @@ def ignored_signals() -> tuple[int, ...]:
     )
 
 
-def run(config: Runner, *, sealed: bool = False) -> int:
-    """Run the command of a Runner, looked up in PATH inside; give the exit status."""
-    path = os.environ.get("PATH", os.defpath)
+def search_path() -> str:
+    """Give the directories in which execvp(3) looks for a command."""
+    return os.environ.get("PATH", os.defpath)
+
+
+def run(config: Runner, *, path: str | None, name: str = "", sealed: bool = False) -> int:
+    """Run the command of a Runner, as `start` does; give the exit status."""
     # It waits until we leave it the terminal's signals, which till then are ours.
     config = dataclasses.replace(config, stop_before_exec=True)
-    with start(config, path=path, sealed=sealed) as process, _left_to_the_command():
+    with start(config, path=path, name=name, sealed=sealed) as process, _left_to_the_command():
         process.resume()
         return exit_status(process.wait())
 
