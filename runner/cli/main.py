@@ -68,7 +68,7 @@ def _run_and_report(options: SimpleNamespace, command: list[str]) -> int:
         for each in _ENDING_SIGNALS:  # a second one shall not cut the clean-up short
             signal.signal(each, signal.SIG_IGN)
         interrupts.append(number)
-        raise KeyboardInterrupt  # so that each `with` on the way cleans up
+        raise KeyboardInterrupt(number)  # so that each `with` on the way cleans up
 
     previous = {number: signal.getsignal(number) for number in _ENDING_SIGNALS}
     try:
@@ -97,11 +97,22 @@ def _outcome(options: SimpleNamespace, command: list[str]) -> int:
             except SandboxError as error:
                 outputs.write(error)
                 return _report_error(options, error)
+            except KeyboardInterrupt as error:
+                outputs.write(_cancelled(error))
+                raise
             outputs.write(result)
             return _report(options, result)
     except ConfigError as error:  # of the outputs
         report.say(str(error))
         return report.SANDBOX_FAILED
+
+
+def _cancelled(error: KeyboardInterrupt) -> Result:
+    """Give the result of a run that a signal to us has ended: nothing else is known."""
+    from runner.result import Result, Status
+
+    number = next(iter(error.args), signal.SIGINT)
+    return Result(status=Status.CANCELLED, signal=int(number))
 
 
 def _run(options: SimpleNamespace, command: list[str]) -> Result:

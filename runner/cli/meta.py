@@ -14,6 +14,7 @@ cg-mem          the tree's peak by the best means there is, so without cgroups t
 cg-oom-killed   the memory limit ended something in the tree, also where it was our kill
 killed          we killed it: for a limit, or because we were asked to; not for the kernel's
                 kills, by which isolate means the same
+exitsig         of a cancelled run it is the signal to us, if that is why it was
 status          TO for the idle limit too, whose message contains `wall` as that of the wall
                 clock does. SG for what is cancelled, and for a limit on memory or output that
                 a signal enforced; where the program ended by itself, what that says.
@@ -87,6 +88,8 @@ def _of_result(result: Result) -> Iterator[tuple[str, object]]:
 
 
 def _is_our_kill(result: Result) -> bool:
+    if result.status is Status.CANCELLED:
+        return True
     by_kernel = result.status is Status.MEMORY_LIMIT and result.oom_kills
     ours = result.status in _TIMEOUTS or result.status in _KILLS
     return ours and result.signal == signal.SIGKILL and not by_kernel

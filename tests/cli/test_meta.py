@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import signal
 import subprocess
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from runner.cli import meta
 from runner.errors import ChildError, ErrorLocation, HostError
 from runner.result import Result, Status
 
+Start = Callable[..., subprocess.Popen[bytes]]
 Command = Callable[..., subprocess.CompletedProcess[bytes]]
 
 FIGURES = {
@@ -112,6 +114,10 @@ KILLED = {"signal": signal.SIGKILL} | FIGURES
             Result(status=Status.CANCELLED, **KILLED),
             "exitsig:9\nstatus:SG\nmessage:Interrupted\nkilled:1\n" + FIGURES_TEXT,
         ),
+        (
+            Result(status=Status.CANCELLED, signal=signal.SIGTERM),
+            "exitsig:15\nstatus:SG\nmessage:Interrupted\nkilled:1\n",
+        ),
         (Result(status=Status.OK, exit_code=0), "exitcode:0\n"),
         (HostError("no cgroup\nhere", "ask"), "status:XX\nmessage:no cgroup here\n"),
         (
@@ -170,6 +176,25 @@ def test_meta_file_is_written_when_the_sandbox_fails(place: Path, command: Comma
     assert fields(place / "m")["status"] == "XX"
     assert fields(place / "m")["message"].startswith("chdir /no/such: No such file")
     assert '"sandbox_error"' in (place / "j").read_text()
+
+
+@pytest.mark.userns
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_meta_file_of_an_interrupted_run_says_by_what(
+    number: signal.Signals, place: Path, start: Start
+) -> None:
+    (place / "m").write_text("exitcode:0\n")
+    script = "echo started; sleep 60"
+    with start("-q", "--meta=m", "--json=j", "sh", "-c", script) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"started\n"
+        process.send_signal(number)
+        assert process.wait(timeout=10) == 128 + number
+    assert (place / "m").read_text() == (
+        f"exitsig:{number}\nstatus:SG\nmessage:Interrupted\nkilled:1\n"
+    )
+    found = json.loads((place / "j").read_text())
+    assert (found["status"], found["signal"]) == ("cancelled", number)
 
 
 @pytest.mark.userns
