@@ -24,7 +24,7 @@ seconds, such as 2 or 0.5, or has a unit: 500ms, 2m. An option that takes one va
 once."""
 
 _SUBCOMMANDS = """A first word that names a subcommand stands for it; to run a program of that \
-name, write -- before it."""
+name, write -- before it. Each has a --help of its own."""
 
 _SUBCOMMANDS_EXIT = """The exit status is the command's own, or 128+N when signal N ended it; \
 1 when it could not be started, and 64 for a usage error."""
@@ -48,7 +48,8 @@ def help_text() -> str:
             indent = "" if len(option.flags) > 1 else "    "
             lines += _entry(indent + _heading(option), option.help)
     lines += ["", *_wrap(_SUBCOMMANDS), ""]
-    lines += [f"  run-sandboxed {find(name).synopsis}" for name in SUBCOMMANDS]
+    for name in SUBCOMMANDS:
+        lines += _usage("  run-sandboxed ", find(name))
     lines += ["", "Exit status:"]
     for status, meaning in _EXIT:
         lines += _entry(status, meaning)
@@ -57,7 +58,7 @@ def help_text() -> str:
 
 def subcommand_help(subcommand: Subcommand) -> str:
     """Give the text of a subcommand's `--help`."""
-    lines = [f"usage: run-sandboxed {subcommand.synopsis}"]
+    lines = _usage("usage: run-sandboxed ", subcommand)
     for paragraph in (*subcommand.about, _SUBCOMMANDS_EXIT):
         lines += ["", *_wrap(paragraph)]
     if subcommand.options:
@@ -119,6 +120,13 @@ def _entry(heading: str, text: str) -> list[str]:
     if len(heading) > 24:
         return [f"  {heading}", *lines]
     return [f"  {heading:<26}" + lines[0].lstrip(), *lines[1:]]
+
+
+def _usage(heading: str, subcommand: Subcommand) -> list[str]:
+    rest = " " * (len(heading) + subcommand.synopsis.index(" ") + 1)
+    return textwrap.wrap(
+        heading + subcommand.synopsis, 92, subsequent_indent=rest, break_on_hyphens=False
+    )
 
 
 def _wrap(text: str) -> list[str]:

@@ -81,6 +81,15 @@ def test_inject_is_root_inside_and_starts_in_the_root_directory(command: Command
         assert done.stdout.decode().split() == ["0", "0", "/"]
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("setgroups", [True, False])
+def test_inject_takes_none_of_our_groups_along(setgroups: bool, command: Command) -> None:
+    with program(gid_mappings_enable_setgroups=setgroups) as (keeper, _):
+        prefix = ("setpriv", "--groups=0,5")
+        done = command("inject", str(keeper), "id", "-G", prefix=prefix)
+        assert (done.stdout, done.stderr) == (b"0\n", b"")
+
+
 @pytest.fixture
 def sandbox(start: Start) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Give what has a sandbox run a script, which has begun by then and says so."""

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from runner.cli.subcommand import find
+
 Start = Callable[..., subprocess.Popen[bytes]]
 Command = Callable[..., subprocess.CompletedProcess[bytes]]
 
@@ -271,7 +273,20 @@ def test_program_of_the_same_name_is_run_after_two_dashes(
     )
 
 
-def test_help_lists_the_options(command: Command) -> None:
-    done = command("pseudo", "--help")
+@pytest.mark.parametrize("name", ["contain", "inject", "pseudo"])
+def test_help_lists_the_options(name: str, command: Command) -> None:
+    done = command(name, "--help")
     assert (done.returncode, done.stderr) == (0, b"")
-    assert b"  -u MAP " in done.stdout
+    lines = done.stdout.decode().splitlines()
+    options = {f"-{letter}" for letter in find(name).letters if letter != ":"}
+    assert {line.split()[0] for line in lines if line.startswith("  -")} >= options
+    assert max(map(len, lines)) <= 96
+
+
+def test_plain_run_imports_none_of_them(command: Command, environment: dict[str, str]) -> None:
+    environment["PYTHONPROFILEIMPORTTIME"] = "1"
+    imported = command("true").stderr.decode()
+    assert "runner.cli.options" in imported
+    for name in ("subcommand", "contain", "inject", "pseudo", "ids"):
+        assert f"runner.cli.{name}" not in imported
+    assert "runner.console" not in imported
