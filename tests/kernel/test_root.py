@@ -316,6 +316,8 @@ def test_target_that_is_a_symlink_of_the_image_is_followed(tree: Path) -> None:
     (tree / "run" / "x").touch()
     seen = inside("cat /run/x", mount, root=str(tree))
     assert seen == Path("/etc/passwd").read_text()
+    (tree / "link").symlink_to("run/x")
+    assert inside("cat /run/x", Mount.bind("/etc/passwd", "/link"), root=str(tree)) == seen
     assert (tree / "run" / "x").read_text() == ""
 
 
