@@ -15,6 +15,7 @@ from runner.cgroup.knob import asked
 from runner.cgroup.layout import place_for
 from runner.cgroup.member import Member
 from runner.cgroup.place import Resource
+from runner.cgroup.removal import remove_leftovers
 from runner.errors import HostError
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ class Groups:
                 member.serve(resource)
                 break
         else:
+            remove_leftovers(place.path)
             member = Member(place, residue=self._residue, extra=True)
             self._members.append(member)
         self._serving[resource] = member

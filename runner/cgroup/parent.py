@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 from collections.abc import Mapping
-from typing import Final
 
-from runner.cgroup.files import Directory
 from runner.cgroup.groups import Groups
 from runner.cgroup.knob import asked
 from runner.cgroup.layout import choose
 from runner.cgroup.memory import normal_residue
-from runner.cgroup.owner import is_leftover
 from runner.cgroup.place import Place, Resource, WhyNot
-from runner.cgroup.removal import remove
+from runner.cgroup.removal import remove_leftovers
 from runner.config import Limits
 from runner.errors import HostError
 from runner.host import Host
-
-_LEFTOVER_TIMEOUT_S: Final = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,7 +37,7 @@ class Parent:
         """
         layout = choose(host)
         for place in layout.places:
-            _remove_leftovers(place)
+            remove_leftovers(place.path)
         if not layout.places:
             return None
         return cls(layout.places, layout.why_not, normal_residue(host.cpus), host)
@@ -70,11 +63,3 @@ def refuse_without_groups(limits: Limits, host: Host) -> None:
         Parent.require(host)
         message = "no cgroup that serves memory and processes, as every run with cgroups needs"
         raise HostError(message, choose(host).why_not[Resource.MEMORY].remedy)
-
-
-def _remove_leftovers(place: Place) -> None:
-    with contextlib.closing(Directory(place.path)) as directory:
-        for name in filter(is_leftover, os.listdir(directory.fd)):
-            # Another user's, or still ending: the next to come here, or its owner, removes it.
-            with contextlib.suppress(OSError, HostError):
-                remove(directory.fd, name, timeout_s=_LEFTOVER_TIMEOUT_S)

@@ -1,17 +1,21 @@
-"""End a group: kill what is left in it and remove its directory."""
+"""End a group, ours or what a crash left: kill all that is in it and remove its directory."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import time
 from typing import Final
 
+from runner.cgroup.files import Directory
+from runner.cgroup.owner import is_leftover
 from runner.errors import HostError
 
 _FIRST_PAUSE_S: Final = 0.0005
 _LONGEST_PAUSE_S: Final = 0.02
+_LEFTOVER_TIMEOUT_S: Final = 1.0
 
 
 def remove(parent_fd: int, name: str, *, timeout_s: float = 5.0) -> None:
@@ -30,6 +34,15 @@ def remove(parent_fd: int, name: str, *, timeout_s: float = 5.0) -> None:
         _kill_all(parent_fd, name)
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def remove_leftovers(path: str) -> None:
+    """Remove the groups below `path` of owners that crashed, and nobody else's."""
+    with contextlib.closing(Directory(path)) as directory:
+        for name in filter(is_leftover, os.listdir(directory.fd)):
+            # Another user's, or still ending: the next to come here, or its owner, removes it.
+            with contextlib.suppress(OSError, HostError):
+                remove(directory.fd, name, timeout_s=_LEFTOVER_TIMEOUT_S)
 
 
 def _rmdir(parent_fd: int, name: str) -> bool:

@@ -44,7 +44,8 @@ class _Share:
         if limits.cpu_weight != self._weight:
             self._set_weight(limits.cpu_weight or _NORMAL_WEIGHT)
             self._weight = limits.cpu_weight
-        self._start = self._read()
+        if self._quota is not None:
+            self._start = self._read()
 
     def measure(self) -> dict[str, int | None]:
         if self._quota is None:  # nothing can have been throttled: not measured, rather than 0

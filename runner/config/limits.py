@@ -85,6 +85,8 @@ class IoLimit:
         rates = ("read_bytes", "write_bytes", "read_ops", "write_ops")
         for name in rates:
             check_count(f"IoLimit.{name}", getattr(self, name), MAX_BYTES)
+            if getattr(self, name) == 1:
+                refuse(f"IoLimit.{name}", 1, "the least that the kernel can hold is 2")
         if all(getattr(self, name) is None for name in rates):
             refuse("IoLimit", self.device, "give one of " + ", ".join(rates))
 
