@@ -62,7 +62,7 @@ def examine(host: Host, tried: Tried, *, environ: Mapping[str, str], root: str =
         systemd=around.systemd,
         guarantees=guarantees.examine(tried.sandbox, host, layout.why_not, around),
         features=(
-            *features.namespaces(tried.namespaces, host, around),
+            *features.namespaces(tried.namespaces, host, files, around),
             *features.mounts(tried.mounts, around),
             *features.cgroups(host, layout, files, around),
             *features.calls(tried.probed, files, around),

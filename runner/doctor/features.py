@@ -12,6 +12,7 @@ from runner.cgroup.place import own_directory
 from runner.config import Namespace
 from runner.doctor.finding import Finding, Level
 from runner.errors import HostError
+from runner.resolve import NS_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,7 +35,10 @@ _MOUNTS: Final = {
 
 
 def namespaces(
-    tried: Mapping[Namespace, SandboxError | None], host: Host, around: Surroundings
+    tried: Mapping[Namespace, SandboxError | None],
+    host: Host,
+    files: Files,
+    around: Surroundings,
 ) -> Iterator[Finding]:
     """Tell which kinds a program could be started in."""
     for kind, error in tried.items():
@@ -45,6 +49,10 @@ def namespaces(
         remedies = _hint(error)
         if host.no_user_namespaces is not None:
             remedies = (host.no_user_namespaces,)
+        elif not files.exists(f"/proc/self/ns/{NS_FILES[kind]}"):
+            option = f"CONFIG_{NS_FILES[kind].upper()}_NS"
+            yield _missing(name, "this kernel has none", f"a kernel with {option}")
+            continue
         yield _failed(name, error, remedies, around)
 
 

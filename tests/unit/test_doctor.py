@@ -168,11 +168,24 @@ def test_namespace_that_was_refused_says_the_sysctl_that_refuses() -> None:
     error = ChildError(ErrorLocation.CLONE, errno.EPERM)
     host = Host(kernel=(6, 1), no_user_namespaces="kernel.unprivileged_userns_clone is 0")
     tried = {Namespace.USER: error, Namespace.TIME: None}
-    found = by_name([*features.namespaces(tried, host, PLAIN)])
+    found = by_name([*features.namespaces(tried, host, Files(), PLAIN)])
     assert found["user_namespace"].level is Level.MISSING
     assert found["user_namespace"].why == "clone: Operation not permitted (EPERM)"
     assert found["user_namespace"].remedies == ("kernel.unprivileged_userns_clone is 0",)
     assert found["time_namespace"].level is Level.OK
+
+
+def test_namespace_that_the_kernel_does_not_have_names_its_option(tmp_path: Path) -> None:
+    tried = {
+        kind: ChildError(ErrorLocation.UNSHARE, errno.EINVAL)
+        for kind in (Namespace.NETWORK, Namespace.TIME)
+    }
+    files = tree(tmp_path, proc__self__ns__net="")
+    host = Host(kernel=(6, 1))
+    found = by_name([*features.namespaces(tried, host, files, PLAIN)])
+    assert found["network_namespace"].why == "unshare: Invalid argument (EINVAL)"
+    assert found["time_namespace"].why == "this kernel has none"
+    assert found["time_namespace"].remedies == ("a kernel with CONFIG_TIME_NS",)
 
 
 def test_mount_that_was_refused_is_missing_and_one_not_needed_is_ok() -> None:
