@@ -570,3 +570,15 @@ def test_one_shot_run_takes_the_options_of_both() -> None:
     assert result.stdout == b"x"
     with pytest.raises(ConfigError, match="bogus"):
         runner.run(["true"], bogus=1)
+
+
+@pytest.mark.root
+def test_two_sandboxes_have_different_host_uids() -> None:  # M65
+    uids = set()
+    with Sandbox() as one, Sandbox() as two:
+        for sandbox in (one, two):
+            sandbox.start()
+            maps = Path(f"/proc/{sandbox.init_pid}/uid_map").read_text().split()
+            uids.update((maps[1], maps[4]))
+    assert len(uids) == 4
+    assert all(int(uid) >= 1_900_000_000 for uid in uids)

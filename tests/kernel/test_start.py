@@ -10,7 +10,9 @@ import pty
 import resource
 import select
 import signal
+import struct
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,9 +28,12 @@ from runner import (
     ConfigError,
     Credential,
     ErrorLocation,
+    IdMap,
+    Mount,
     Namespace,
     Runner,
     Status,
+    User,
     helper,
 )
 from tests.kernel.starting import output_of, script, status_fields
@@ -458,3 +463,102 @@ def test_rlimits_of_the_keeper_are_the_callers() -> None:  # T23, U48
         )
         assert resource.prlimit(keeper, resource.RLIMIT_NOFILE) == before
         assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (16, 16)
+
+
+# Ids by name, as the sandbox's own files have them: K32, M64
+
+SANDBOX_PASSWD = b"root:x:0:0::/:/bin/sh\nalice:x:7:8::/:/bin/sh\n"
+SANDBOX_GROUP = b"root:x:0:\nstaff:x:8:\nextra:x:9:bob,alice\nother:x:5:\n"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("user", "shown"),
+    [
+        (User("alice"), "uid=7(alice) gid=8(staff) groups=8(staff),9(extra)"),
+        (
+            User("alice", "other", ("staff",)),
+            "uid=7(alice) gid=5(other) groups=5(other),8(staff)",
+        ),
+        (User("7", "9"), "uid=7(alice) gid=9(extra) groups=9(extra)"),
+    ],
+    ids=["by its groups", "by given groups", "by numbers"],
+)
+def test_user_by_name_is_the_sandboxs_own(user: User, shown: str) -> None:
+    system = [Mount.bind(path) for path in ("/bin", "/lib", "/lib64", "/usr")]
+    maps = (IdMap(0, 400000, 100),)
+    text = output_of(
+        "/usr/bin/id",
+        namespaces=USER,
+        pivot_root="/mnt",
+        mounts=[
+            *(mount for mount in system if os.path.exists(mount.source)),
+            Mount.file("/etc/passwd", SANDBOX_PASSWD),
+            Mount.file("/etc/group", SANDBOX_GROUP),
+        ],
+        uid_mappings=maps,
+        gid_mappings=maps,
+        gid_mappings_enable_setgroups=True,
+        credential=user,
+    )
+    assert text == f"{shown}\n"
+
+
+def test_user_that_the_sandbox_does_not_know_is_refused_before_any_process() -> None:
+    config = Runner(
+        args=["x"],
+        namespaces=USER,
+        pivot_root="/mnt",
+        mounts=[Mount.file("/etc/passwd", SANDBOX_PASSWD), Mount.file("/etc/group", b"")],
+        credential=User("root2"),
+    )
+    with pytest.raises(ConfigError, match=r"root2"):
+        runner.start(config)
+
+
+# ETXTBSY: F27, M13
+
+
+def test_program_that_is_open_for_writing_for_a_moment_is_waited_for(
+    static_program: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "busy"
+    path.write_bytes(Path(static_program).read_bytes())
+    path.chmod(0o755)
+    tmp_path.chmod(0o755)
+    with path.open("ab") as writer:
+        threading.Timer(0.02, writer.close).start()
+        with runner.start(Runner(args=[str(path)], files=())) as process:
+            assert process.wait().exit_code == 7
+
+
+def test_program_that_stays_open_for_writing_is_reported(
+    static_program: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "busy"
+    path.write_bytes(Path(static_program).read_bytes())
+    path.chmod(0o755)
+    tmp_path.chmod(0o755)
+    with path.open("ab"), pytest.raises(ChildError) as caught:
+        runner.start(Runner(args=[str(path)]))
+    assert (caught.value.location, caught.value.errno) == (At.EXECVE, errno.ETXTBSY)
+
+
+# T22: filters are the kernel's, for every program
+
+
+def test_filter_holds_for_a_static_program(static_program: str) -> None:
+    number = 20 if os.uname().machine == "x86_64" else 66  # writev, by which musl's puts writes
+    no_writev = struct.pack(
+        "=HBBIHBBIHBBIHBBI",
+        *(0x20, 0, 0, 0),
+        *(0x15, 0, 1, number),
+        *(0x06, 0, 0, 0x80000000),
+        *(0x06, 0, 0, 0x7FFF0000),
+    )
+    fd = sealed(static_program)
+    try:
+        with runner.start(Runner(args=["x"], exec_file=fd, seccomp=no_writev)) as process:
+            assert process.wait().signal == signal.SIGSYS
+    finally:
+        os.close(fd)
