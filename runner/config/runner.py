@@ -68,7 +68,8 @@ class Runner:
     pivot_root      an existing directory: the new root is mounted there, then entered
     host_name, domain_name       need UTS
     uid_mappings, gid_mappings   default: inside 0 is the caller's effective id
-    gid_mappings_enable_setgroups   False writes "deny" to setgroups (user_namespaces(7))
+    gid_mappings_enable_setgroups   False writes "deny" to setgroups (user_namespaces(7)); of a
+                    namespace that is joined, whether it has "allow"
     credential      ids to change to, after all set-up that needs privileges; or a User, found
                     in the passwd and group that the sandbox will have
     capabilities    the five sets; None leaves them to the kernel's rules

@@ -426,7 +426,9 @@ def test_inject_by_name_enters_the_container(
         assert process.stdout is not None
         assert process.stdout.readline() == b"\n"
         script = "ls /; cat /proc/self/uid_map /proc/2/cmdline"
-        shown = lines_of(command("inject", "box", "/bin/sh", "-c", script))
-        assert shown[: len(list(tree.iterdir()))] == sorted(p.name for p in tree.iterdir())
-        assert shown[-1] == "sleep\x0060\x00"
+        done = command("inject", "box", "/bin/sh", "-c", script)
         process.kill()
+    names = sorted(path.name for path in tree.iterdir())
+    shown = lines_of(done)
+    assert shown[: len(names)] == names
+    assert shown[-1] == "sleep\x0060\x00"

@@ -56,8 +56,11 @@ def injected(start: Start, pid: int) -> Iterator[subprocess.Popen[bytes]]:
     """Have a command run inside; it writes a line when it has begun."""
     with start("inject", str(pid), "sh", "-c", "echo; exec sleep 60") as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"\n"
-        yield process
+        try:
+            assert process.stdout.readline() == b"\n"
+            yield process
+        finally:
+            process.kill()
 
 
 # Where it enters: C21
@@ -196,9 +199,11 @@ def test_inject_by_name_finds_nobody_elses(start: Start, command: Command) -> No
     with start(*words, prefix=prefix, cwd="/") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"\n"
-        assert "no sandbox of yours" in said(command("inject", "foreign", "true"))
-        assert command("inject", str(process.pid), "true").returncode == 0
+        done = command("inject", "foreign", "true")
+        entered = command("inject", str(process.pid), "true")
         process.terminate()
+    assert "no sandbox of yours" in said(done)
+    assert entered.returncode == 0
 
 
 @pytest.mark.parametrize("name", ["7", "-x", "a/b", "a b", "x" * 65])
@@ -286,7 +291,6 @@ def test_what_enters_is_sealed(start: Start) -> None:
     with program() as (keeper, _), injected(start, keeper) as process:
         (entered,) = children(process.pid)
         assert os.readlink(f"/proc/{entered}/exe") == "/memfd:keeper (deleted)"
-        process.terminate()
 
 
 @pytest.mark.root
