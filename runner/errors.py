@@ -191,6 +191,12 @@ _NO_USER_NAMESPACE = (
 
 _LEADS_TO_ROOT = "the target is a symbolic link to the root itself, or one of a circle of links"
 
+_NO_MOUNTS = (
+    "mounting is refused in the new user namespace: in a container allow it; on Ubuntu, as root, "
+    "set kernel.apparmor_restrict_unprivileged_userns=0, or give runner/keeper an AppArmor "
+    "profile that allows userns"
+)
+
 _MEMORY_TOO_SMALL = "the memory limit is too small to start any program: give 1 MiB or more"
 
 _DETAILS: Final[dict[Detail, str]] = {
@@ -240,10 +246,8 @@ _HINTS: Final[dict[tuple[ErrorLocation, int], str]] = {
     (ErrorLocation.MOUNT_ATTRIBUTES, errno_names.EINVAL): (
         "nothing is mounted just there: restrict a path that is no mount by Mount.read_only"
     ),
-    (ErrorLocation.MOUNT_ROOT, errno_names.EPERM): (
-        "mounting is refused here; in a container allow it, or on Ubuntu give this program an "
-        "AppArmor profile that allows user namespaces"
-    ),
+    (ErrorLocation.MOUNT_ROOT, errno_names.EPERM): _NO_MOUNTS,
+    (ErrorLocation.MOUNT_ROOT, errno_names.EACCES): _NO_MOUNTS,
     (ErrorLocation.EXECVE, errno_names.ENOENT): "no such program in the sandbox",
     (ErrorLocation.EXECVE, errno_names.EACCES): (
         "not executable: it is no regular file, or has no x bit for the program's user"

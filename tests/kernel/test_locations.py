@@ -442,3 +442,10 @@ def test_failing_starts_leave_no_process_and_no_fd() -> None:
     assert len(os.listdir("/proc/self/fd")) == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.EACCES])
+def test_hint_for_a_refused_first_mount_names_apparmor(error: int) -> None:
+    hint = ChildError(At.MOUNT_ROOT, error, subject="/").hint
+    assert hint is not None
+    assert "kernel.apparmor_restrict_unprivileged_userns=0" in hint
