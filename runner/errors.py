@@ -192,8 +192,8 @@ _NO_USER_NAMESPACE = (
 _LEADS_TO_ROOT = "the target is a symbolic link to the root itself, or one of a circle of links"
 
 _NO_MOUNTS = (
-    "mounting is refused in the new user namespace: in a container allow it; on Ubuntu, as root, "
-    "set kernel.apparmor_restrict_unprivileged_userns=0, or give runner/keeper an AppArmor "
+    "mounting is refused in the new user namespace: in a container allow it; on Ubuntu, as "
+    "root, set kernel.apparmor_restrict_unprivileged_userns=0, or give runner/keeper an AppArmor "
     "profile that allows userns"
 )
 
