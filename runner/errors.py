@@ -193,8 +193,8 @@ _LEADS_TO_ROOT = "the target is a symbolic link to the root itself, or one of a 
 
 _NO_MOUNTS = (
     "mounting is refused in the new user namespace: in a container allow it; on Ubuntu, as "
-    "root, set kernel.apparmor_restrict_unprivileged_userns=0, or give runner/keeper an AppArmor "
-    "profile that allows userns"
+    "root, set kernel.apparmor_restrict_unprivileged_userns=0, or give runner/keeper an "
+    "AppArmor profile that allows userns"
 )
 
 _MEMORY_TOO_SMALL = "the memory limit is too small to start any program: give 1 MiB or more"

@@ -273,6 +273,10 @@ LOCATIONS: dict[ErrorLocation, Fault] = {
 OF_THE_KEEPER = {At.CGROUP, At.CLEAN, At.INIT, At.WATCH}
 
 
+def test_locations_all_have_a_fault() -> None:
+    assert LOCATIONS.keys() | OF_THE_KEEPER == set(ErrorLocation)
+
+
 def test_locations_in_the_sources_all_have_a_fault() -> None:
     found = set()
     for path in ROOT.glob("runner/plan/*.py"):
