@@ -24,6 +24,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.cgroup import Parent
 from runner.host import detect
 
 TESTS = Path(__file__).parent
@@ -51,15 +52,10 @@ def missing_userns() -> str | None:
 
 @functools.cache
 def missing_cgroup() -> str | None:
-    """Look for a memory controller in a tree where we may make groups."""
-    for root in cgroup_roots():
-        controllers = root / "cgroup.controllers"
-        if controllers.exists():
-            has_memory = "memory" in controllers.read_text().split()
-        else:
-            has_memory = (root / "memory.usage_in_bytes").exists()
-        if has_memory and os.access(root, os.W_OK):
-            return None
+    """Look for groups that measure and limit all that a run has of them."""
+    parent = Parent.find(detect())
+    if parent is not None and not parent.why_not:
+        return None
     return "a cgroup tree that we may write to"
 
 
