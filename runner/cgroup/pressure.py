@@ -24,12 +24,17 @@ class PressureMeter:
         self._files = {
             name: directory.open_if_present(f"{name}.pressure") for name in _RESOURCES
         }
+        self._asked = False
         self._start: dict[str, int] = {}
 
-    def prepare(self, _limits: Limits) -> None:
-        self._start = self._read()
+    def prepare(self, limits: Limits) -> None:
+        self._asked = limits.pressure
+        if self._asked:
+            self._start = self._read()
 
     def measure(self) -> dict[str, int | None]:
+        if not self._asked:
+            return {}
         return {name: total - self._start.get(name, 0) for name, total in self._read().items()}
 
     def close(self) -> None:
