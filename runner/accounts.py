@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from runner.config import Credential, Mount, MountKind, User
 from runner.config.checks import refuse
+from runner.config.mount import in_order
 from runner.units import MiB
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _USERS: Final = "/etc/passwd"
 _GROUPS: Final = "/etc/group"
+# A directory is made only where there is none; the others restrict what is there.
+_HIDE_NOTHING: Final = frozenset({MountKind.DIRECTORY, MountKind.READONLY, MountKind.REMOUNT})
 _SIZE_MAX: Final = MiB
 _LINKS_MAX: Final = 40  # as in the kernel, MAXSYMLINKS
 _STEPS_MAX: Final = 255  # names on a way, those in links too: nobody's tree keeps us busy
@@ -123,7 +126,8 @@ def read_inside(path: str, *, root: str, mounts: Sequence[Mount]) -> bytes:
     """Read what a sandbox will show at `path`, a regular file of at most 1 MiB.
 
     `root` is the directory of the host that is to be its root, "" a tmpfs; `mounts` are put
-    into it in this order. Symlinks are followed as in the sandbox. Raises ConfigError.
+    into it as `Runner.mounts` says. Symlinks are followed as in the sandbox.
+    Raises ConfigError.
     """
     try:
         content = _Sandbox(root, mounts).read(path)
@@ -145,7 +149,7 @@ class _Sandbox:
     def __init__(self, root: str, mounts: Sequence[Mount]) -> None:
         self._root = root
         self._mounts: list[tuple[str, Mount]] = []
-        for mount in mounts:
+        for _, mount in in_order(mounts):
             # The kernel follows links on the way to a target, and so it is where they lead.
             if not mount.optional or os.path.exists(mount.source):
                 self._mounts.append((self._resolve(mount.target), mount))
@@ -206,8 +210,7 @@ class _Sandbox:
     def _find(self, place: str) -> tuple[Mount | None, str]:
         """Give the uppermost mount that has this place, and the way from there; None: root."""
         for target, mount in reversed(self._mounts):
-            # A directory is made only where there is none, and hides nothing.
-            if mount.kind is not MountKind.DIRECTORY:
+            if mount.kind not in _HIDE_NOTHING:
                 above = target.rstrip("/")
                 if place == target or place.startswith(f"{above}/"):
                     return mount, place[len(above) :].strip("/")

@@ -255,9 +255,18 @@ def test_read_of_a_file_that_is_mounted_gives_its_content() -> None:
 def test_read_of_a_bound_file_and_in_a_bound_directory_gives_the_sources(tree: Path) -> None:
     (tree / "etc/passwd").write_bytes(b"of the tree")
     file = Mount.bind(str(tree / "etc/passwd"), "/etc/passwd")
-    directory = Mount.bind(str(tree), "/")
+    directory = Mount.bind(str(tree / "etc"), "/etc")
     assert read_inside("/etc/passwd", root="", mounts=(file,)) == b"of the tree"
     assert read_inside("/etc/passwd", root="", mounts=(directory,)) == b"of the tree"
+
+
+def test_read_of_what_is_restricted_gives_what_is_below_it(tree: Path) -> None:
+    (tree / "etc/passwd").write_bytes(b"of the tree")
+    bound = Mount.bind(str(tree / "etc"), "/etc")
+    shown = (bound, Mount.read_only("/etc"), Mount.remount("/etc"))
+    assert read_inside("/etc/passwd", root="", mounts=shown) == b"of the tree"
+    with pytest.raises(ConfigError):
+        read_inside("/etc/passwd", root="", mounts=(bound, Mount.mask("/etc/passwd")))
 
 
 def test_read_when_the_callers_own_source_is_a_link_follows_it(tree: Path) -> None:
@@ -275,7 +284,7 @@ def test_read_when_mounts_lie_over_one_another_gives_the_uppermost(tree: Path) -
     again = Mount.file("/etc/passwd", b"the later")
     assert read_inside("/etc/passwd", root="", mounts=(etc, file)) == b"a file"
     assert read_inside("/etc/passwd", root="", mounts=(etc, file, again)) == b"the later"
-    assert read_inside("/etc/passwd", root="", mounts=(file, etc)) == b"of the tree"
+    assert read_inside("/etc/passwd", root="", mounts=(file, etc)) == b"a file"
 
 
 def test_read_below_a_tmpfs_or_the_like_finds_nothing(tree: Path) -> None:
