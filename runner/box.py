@@ -21,7 +21,16 @@ from runner import (
     wire,
 )
 from runner.cgroup import Groups, Parent, refuse_without_groups
-from runner.config import ALL_NAMESPACES, Limits, Mount, Namespace, Network, Runner
+from runner.config import (
+    ALL_NAMESPACES,
+    Credential,
+    Limits,
+    Mount,
+    Namespace,
+    Network,
+    Runner,
+    User,
+)
 from runner.errors import HostError
 from runner.helper import START_TIMEOUT_S, Keeper
 from runner.host import Host, detect
@@ -51,6 +60,7 @@ class BoxConfig:
     network: Network
     require: frozenset[str]
     extras: Mapping[str, Any]
+    user: Credential | User
 
 
 class Program(NamedTuple):
@@ -204,7 +214,17 @@ def _runner(config: BoxConfig, host: Host, keeper: int) -> tuple[Runner, idmap.I
     if not host.user_namespaces:
         missing = "user namespaces"
         raise HostError(missing, host.no_user_namespaces)
+    root = list(rootfs.default_root(host.root_entries) if config.root is None else config.root)
+    if config.root is None and config.network is not Network.NONE:
+        root += rootfs.resolver()
+    mounts = rootfs.combine(root, config.mounts)
+    program = config.user
+    if isinstance(program, User):
+        from runner import accounts  # few name one
+
+        program = accounts.credential(program, root="", mounts=mounts)
     ids = idmap.sandbox_ids(
+        program=program,
         privileged=host.maps_ids,
         euid=host.euid,
         egid=os.getegid(),
@@ -212,7 +232,6 @@ def _runner(config: BoxConfig, host: Host, keeper: int) -> tuple[Runner, idmap.I
         uid_map=host.uid_map,
         gid_map=host.gid_map,
     )
-    root = list(rootfs.default_root(host.root_entries) if config.root is None else config.root)
     extras = _of_the_box(config.extras)
     hooks = tuple(extras.pop("hooks", ()))
     if config.network is Network.PASTA:
@@ -221,12 +240,10 @@ def _runner(config: BoxConfig, host: Host, keeper: int) -> tuple[Runner, idmap.I
     if "time_offsets" in extras:
         namespaces |= Namespace.TIME
     without = Namespace.NETWORK if config.network is Network.HOST else Namespace(0)
-    if config.root is None and config.network is not Network.NONE:
-        root += rootfs.resolver()
     runner = Runner(
         args=("sandbox",),
         namespaces=namespaces & ~without,
-        mounts=rootfs.combine(root, config.mounts),
+        mounts=mounts,
         pivot_root=_PIVOT,
         host_name=config.host_name,
         uid_mappings=ids.uid_mappings,

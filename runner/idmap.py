@@ -10,8 +10,9 @@ from runner.config import Credential, IdMap, Namespace, Runner
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Inside, the program is an ordinary user; 0 owns what it must not change.
-PROGRAM_ID: Final = 1000
+# Inside, the program is an ordinary user, if nothing else is asked for; 0 owns what it must not
+# change.
+PROGRAM: Final = Credential(1000, 1000)
 
 # systemd's table of ids leaves 1879048192 to 2147483647 unused; two for each keeper's pid
 # (at most 2**22) end far below.
@@ -35,22 +36,27 @@ def sandbox_ids(
     keeper: int,
     uid_map: Sequence[IdMap],
     gid_map: Sequence[IdMap],
+    program: Credential = PROGRAM,
 ) -> Ids:
-    """Choose the ids of a sandbox whose keeper has the pid `keeper`.
+    """Choose the ids of a sandbox whose keeper has the pid `keeper` and programs the `program`.
 
-    With privileges: 0 and PROGRAM_ID inside are two host ids that nobody else has while that
-    keeper lives. Without: the caller's own id is all that it can give (user_namespaces(7)).
+    With privileges: 0 and the program's id inside are two host ids that nobody else has while
+    that keeper lives. Without: the caller's own id is all that it can give
+    (user_namespaces(7)).
     """
     uids = _two_ids(keeper, uid_map) if privileged else None
     gids = _two_ids(keeper, gid_map) if privileged else None
     if uids is None or gids is None:
-        return Ids((IdMap(PROGRAM_ID, euid),), (IdMap(PROGRAM_ID, egid),), None, separate=False)
-    credential = Credential(PROGRAM_ID, PROGRAM_ID)
-    return Ids(_map_two(uids), _map_two(gids), credential, separate=True)
+        own = (IdMap(program.uid, euid),), (IdMap(program.gid, egid),)
+        return Ids(*own, None, separate=False)
+    maps = _map_two(program.uid, uids), _map_two(program.gid, gids)
+    return Ids(*maps, Credential(program.uid, program.gid), separate=True)
 
 
-def _map_two(first: int) -> tuple[IdMap, ...]:
-    return (IdMap(0, first), IdMap(PROGRAM_ID, first + 1))
+def _map_two(inside: int, first: int) -> tuple[IdMap, ...]:
+    if inside == 0:
+        return (IdMap(0, first),)
+    return (IdMap(0, first), IdMap(inside, first + 1))
 
 
 def _two_ids(keeper: int, own: Sequence[IdMap]) -> int | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from runner import guarantees, sources, streams
 from runner.box import Box, BoxConfig, Program
-from runner.config import Limits, Network, check_args, check_env
+from runner.config import Credential, Limits, Network, User, check_args, check_env
 from runner.config.checks import check_name, refuse
 from runner.errors import ChildError, ErrorLocation
 from runner.helper import signals_held
@@ -74,6 +74,8 @@ class Sandbox:
     name       by which `run-sandboxed inject` finds it
     network    "none", "host" (its abstract sockets too), or "pasta": one that reaches the
                outside, where that program is installed
+    user       ids of the programs inside: (uid, gid), or a name in the sandbox's /etc/passwd.
+               Outside, they are ids of nobody else's where the caller may give such
     require    guarantees (see GUARANTEES) without which it must not start
     extras     fields of a `Runner`, as in `Extras`
 
@@ -92,6 +94,7 @@ class Sandbox:
         host_name: str = "sandbox",
         name: str = "",
         network: Network | str = Network.NONE,
+        user: tuple[int, int] | str = (1000, 1000),
         require: Collection[str] = (),
         **extras: Unpack[Extras],
     ) -> None:
@@ -106,6 +109,7 @@ class Sandbox:
             host_name=host_name,
             name=name,
             network=_network(network),
+            user=User(user) if isinstance(user, str) else Credential(*user),
             require=frozenset(require),
             extras=dict(extras),
         )

@@ -178,19 +178,14 @@ def limits_of(options: SimpleNamespace) -> Limits:
 
 def _settings(options: SimpleNamespace) -> dict[str, Any]:
     """Give the arguments of Sandbox that have an option and were given."""
-    from runner.idmap import PROGRAM_ID
     from runner.sandbox import DEFAULT_ENV
 
-    if options.user not in (None, (PROGRAM_ID, PROGRAM_ID)):
-        uid, gid = options.user
-        message = f"--user: '{uid}:{gid}': inside, the ids are always {PROGRAM_ID}:{PROGRAM_ID}"
-        raise ConfigError(message)
     settings: dict[str, Any] = {}
     if options.share_net or options.network is not None:
         settings["network"] = "host" if options.share_net else options.network
     if options.name is not None:
         settings["name"] = options.name
-    for name in ("host_name", "domain_name", "umask", "nice", "oom_score_adj"):
+    for name in ("host_name", "domain_name", "user", "umask", "nice", "oom_score_adj"):
         if getattr(options, name) is not None:
             settings[name] = getattr(options, name)
     settings |= _extras(options)

@@ -181,8 +181,8 @@ OPTIONS: Final = (
            "NIS domain name that it sees"),
     Option(_I, "host_name", ("--hostname",), "NAME", values.host_name,
            "host name that it sees"),
-    Option(_I, "user", ("--user",), "UID[:GID]", values.ids,
-           "ids that it runs with"),
+    Option(_I, "user", ("--user",), "UID[:GID]|NAME", values.ids,
+           "ids that it has inside; by name, as the sandbox's /etc/passwd says"),
     Option(_I, "require", ("--require",), "GUARANTEE,...", values.guarantees,
            "refuse to run where one of these cannot be enforced, such as memory,network"),
 

@@ -118,12 +118,14 @@ def root_directory(text: str) -> str:
     return path
 
 
-def ids(text: str) -> tuple[int, int]:
-    """Read `UID[:GID]`; the group is the user's number where none is given."""
+def ids(text: str) -> tuple[int, int] | str:
+    """Read `UID[:GID]`, where the group is the user's number if none is given, or a name."""
     uid, colon, gid = text.partition(":")
+    if re.fullmatch("[A-Za-z_][A-Za-z0-9_.-]*", text):
+        return text
     numbers = (uid, gid) if colon else (uid, uid)
     if not all(_is_digits(number) and int(number) < 2**32 - 1 for number in numbers):
-        _refuse(text, "write numbers, UID or UID:GID, each 0 to 4294967294")
+        _refuse(text, "write a name, or numbers, UID or UID:GID, each 0 to 4294967294")
     return int(numbers[0]), int(numbers[1])
 
 

@@ -24,7 +24,7 @@ _NOT_FLAG = (
     "is neither an absolute path in the sandbox nor a flag; flags are ro, rw, dev, optional"
 )
 _HIDES = ": this would hide the whole sandbox; to choose its root use --root"
-_IDS = ": write numbers, UID or UID:GID, each 0 to 4294967294"
+_IDS = ": write a name, or numbers, UID or UID:GID, each 0 to 4294967294"
 _NAMES = ": write names with commas between, such as memory,network"
 _EMPTY = ": the name is empty"
 _OVERLAY = ": write DST=LOWER, DST=LOWER:LOWER, or DST=LOWER,upper=DIR,work=DIR"
@@ -167,7 +167,7 @@ BAD_VALUES: dict[str, list[tuple[str, str]]] = {
         ("x" * 65, f"{'x' * 65!r}: a host name has 1 to 64 bytes"),
     ],
     "--user": [
-        ("root", f"'root'{_IDS}"),
+        ("a:b", f"'a:b'{_IDS}"),
         ("1:", f"'1:'{_IDS}"),
         ("4294967295", f"'4294967295'{_IDS}"),
         ("-1", f"'-1'{_IDS}"),

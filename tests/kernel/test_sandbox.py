@@ -582,3 +582,25 @@ def test_two_sandboxes_have_different_host_uids() -> None:  # M65
             uids.update((maps[1], maps[4]))
     assert len(uids) == 4
     assert all(int(uid) >= 1_900_000_000 for uid in uids)
+
+
+@pytest.mark.parametrize(
+    ("user", "ids"), [((0, 0), (0, 0)), ((7, 8), (7, 8)), ("nobody", (65534, 65534))]
+)
+def test_user_is_what_the_program_is_inside(
+    user: tuple[int, int] | str, ids: tuple[int, int]
+) -> None:
+    with Sandbox(user=user) as sandbox:
+        uid, gid = ids
+        text = "id -u; id -g; grep CapEff /proc/self/status; echo x >/tmp/x; stat -c %u /tmp/x"
+        result = sandbox.run(["sh", "-c", text])
+        assert result.stdout.decode().split() == [
+            *(str(uid), str(gid), "CapEff:", "0" * 16, str(uid))
+        ]
+        assert sandbox.enforced["user"] == ("namespace" if detect().maps_ids else None)
+        assert not sandbox.run(["sh", "-c", "echo >/etc/passwd"]).ok
+
+
+def test_user_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match="alice"), Sandbox(user="alice") as sandbox:
+        sandbox.start()
