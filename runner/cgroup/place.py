@@ -87,9 +87,31 @@ def obstacle(mount: CgroupMount, path: str | None) -> WhyNot | None:
         return WhyNot(f"our own cgroup {path} does not exist", "start from a cgroup that does")
     for needed in (path, f"{path}/cgroup.procs"):
         if not os.access(needed, os.W_OK, effective_ids=True):
-            return WhyNot(
-                f"{needed} is not writable for uid {os.geteuid()}",
-                "run as root, or in a cgroup delegated to you: "
-                "systemd-run --user --scope -p Delegate=yes COMMAND",
-            )
+            missing = f"{needed} is not writable for uid {os.geteuid()}"
+            return WhyNot(missing, _delegation(mount, path))
     return None
+
+
+def _delegation(mount: CgroupMount, path: str) -> str:
+    """Say how this process could have a group of its own, by where it is now.
+
+    A process can be moved only by who may write to both groups and to what is above both, so a
+    login session cannot enter its user's systemd instance by itself: systemd-run asks for it.
+    """
+    if mount.version == 1:
+        uid, own = os.geteuid(), f"{path}/run-sandboxed"
+        return (
+            f"run as root, or as root: mkdir {own}, chown {uid} {own} {own}/tasks "
+            f"{own}/cgroup.procs, and write the pid of your shell to {own}/tasks; "
+            "v1 needs that for cpuacct, pids and memory"
+        )
+    units = [name for name in path.split("/") if name.endswith(".service")]
+    if units and not units[-1].startswith("user@"):
+        return (
+            f"run as root, or systemctl edit {units[-1]}: under [Service] Delegate=yes and "
+            "DelegateSubgroup=main"
+        )
+    return (
+        "run as root, or in a cgroup delegated to you: "
+        "systemd-run --user --scope -p Delegate=yes COMMAND"
+    )

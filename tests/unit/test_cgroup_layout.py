@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.cgroup import Parent, Resource
-from runner.cgroup.layout import choose
+from runner.cgroup import Parent, Resource, refuse_without_groups
+from runner.cgroup.layout import choose, place_for
 from runner.cgroup.place import ALWAYS, NOT_MOUNTED, Place, own_directory
+from runner.config import IoLimit, Limits
 from runner.errors import HostError
 from runner.host import CgroupMount, Host
 
@@ -16,6 +18,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CPU, PROCESSES, MEMORY = Resource.CPU, Resource.PROCESSES, Resource.MEMORY
+
+
+BY_SYSTEMD_RUN = (
+    "run as root, or in a cgroup delegated to you: "
+    "systemd-run --user --scope -p Delegate=yes COMMAND"
+)
+BY_UNIT = (
+    "run as root, or systemctl edit grader.service: under [Service] Delegate=yes and "
+    "DelegateSubgroup=main"
+)
 
 
 def make_group(path: Path, *, controllers: str = "", passed_on: str = "") -> str:
@@ -154,6 +166,58 @@ def test_v1_controller_that_we_may_not_use_is_the_reason_to_tell(tmp_path: Path)
     assert why.startswith(f"{tmp_path}/memory/cgroup.procs is not writable for uid ")
 
 
+@pytest.mark.parametrize(
+    ("own", "remedy"),
+    [
+        (
+            "user.slice/user-1000.slice/session-2.scope",
+            BY_SYSTEMD_RUN,
+        ),
+        (
+            "user.slice/user-1000.slice/user@1000.service/init.scope",
+            BY_SYSTEMD_RUN,
+        ),
+        (
+            "system.slice/grader.service",
+            BY_UNIT,
+        ),
+    ],
+)
+def test_group_that_is_not_ours_has_the_remedy_for_where_we_are(
+    tmp_path: Path, own: str, remedy: str
+) -> None:
+    make_group(tmp_path / own)
+    (tmp_path / own / "cgroup.procs").unlink()
+    mount = CgroupMount(version=2, path=str(tmp_path))
+    layout = choose(host_of(mount, **{"": f"/{own}"}))
+    assert layout.places == ()
+    assert layout.why_not[MEMORY].missing == (
+        f"{tmp_path}/{own}/cgroup.procs is not writable for uid {os.geteuid()}"
+    )
+    assert layout.why_not[MEMORY].remedy == remedy
+
+
+def test_users_systemd_instance_is_ours_without_systemd_run(tmp_path: Path) -> None:
+    service = tmp_path / "user.slice/user-1000.slice/user@1000.service"
+    slice_ = make_group(service / "app.slice", controllers="memory pids")
+    make_group(service / "app.slice/terminal.scope")
+    (service / "app.slice/cgroup.subtree_control").write_text("memory pids\n")
+    mount = CgroupMount(version=2, path=str(tmp_path))
+    own = "/user.slice/user-1000.slice/user@1000.service/app.slice/terminal.scope"
+    layout = choose(host_of(mount, **{"": own}))
+    assert layout.places == (Place(slice_, 2, ALWAYS),)
+
+
+def test_v1_group_that_is_not_ours_has_a_remedy_without_systemd(tmp_path: Path) -> None:
+    (memory,) = mounts = [v1_mount(tmp_path / "memory", "memory")]
+    (tmp_path / "memory" / "cgroup.procs").unlink()
+    remedy = choose(host_of(*mounts)).why_not[MEMORY].remedy
+    own = f"{memory.path}/run-sandboxed"
+    assert remedy.startswith(
+        f"run as root, or as root: mkdir {own}, chown {os.geteuid()} {own}"
+    )
+
+
 def test_host_without_cgroups_has_no_parent_and_require_says_how_to_mount() -> None:
     host = Host(kernel=(6, 1))
     assert Parent.find(host) is None
@@ -182,3 +246,73 @@ def test_own_directory_is_the_path_below_the_mounts_root(
 ) -> None:
     mount = CgroupMount(version=2, path="/cg", root=root)
     assert own_directory(mount, own) == directory
+
+
+# What a run asks for besides.
+
+
+def test_place_for_a_controller_of_v1_is_one_more_group(tmp_path: Path) -> None:
+    mounts = [*hybrid(tmp_path), v1_mount(tmp_path / "cpuset", "cpuset")]
+    host = host_of(*mounts, cpuset="/")
+    place = place_for(host, choose(host).places, Resource.CPUS)
+    assert place == Place(str(tmp_path / "cpuset"), 1, frozenset({Resource.CPUS}))
+
+
+def test_place_for_a_controller_of_v2_is_the_group_in_use_and_enabled_from_the_top(
+    tmp_path: Path,
+) -> None:
+    both = "cpu memory pids"
+    make_group(tmp_path, controllers=both, passed_on="memory pids")
+    make_group(tmp_path / "a", controllers=both, passed_on="memory pids")
+    make_group(tmp_path / "a" / "main")
+    host = host_of(CgroupMount(version=2, path=str(tmp_path)), **{"": "/a/main"})
+    used = choose(host).places
+    assert [place.path for place in used] == [str(tmp_path / "a")]
+    place = place_for(host, used, Resource.CPU_SHARE)
+    assert place == Place(str(tmp_path / "a"), 2, frozenset({Resource.CPU_SHARE}))
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpu"
+    assert (tmp_path / "a" / "cgroup.subtree_control").read_text() == "+cpu"
+
+
+def test_place_for_a_controller_that_the_v2_tree_lacks_is_a_host_error(tmp_path: Path) -> None:
+    make_group(tmp_path, controllers="memory pids", passed_on="memory pids")
+    host = host_of(CgroupMount(version=2, path=str(tmp_path)))
+    with pytest.raises(HostError) as caught:
+        place_for(host, choose(host).places, Resource.CPUS)
+    assert caught.value.missing == (
+        f"cpus needs the cgroup controller cpuset: {tmp_path} does not have the controllers "
+        "cpuset"
+    )
+    assert (
+        caught.value.hint == "enable them in the cgroup.subtree_control of each cgroup above it"
+    )
+
+
+def test_place_for_what_needs_no_controller_is_any_v2_group(tmp_path: Path) -> None:
+    host = host_of(*hybrid(tmp_path))
+    place = place_for(host, choose(host).places, Resource.PRESSURE)
+    assert place == Place(str(tmp_path / "unified"), 2, frozenset({Resource.PRESSURE}))
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        Limits(cpu_quota=0.5),
+        Limits(cpu_weight=1),
+        Limits(cpus={0}),
+        Limits(io=(IoLimit(device="8:0", read_ops=5),)),
+        Limits(devices=()),
+        Limits(swap=1),
+    ],
+)
+def test_run_without_groups_that_asks_for_one_is_refused(limits: Limits) -> None:
+    with pytest.raises(HostError) as caught:
+        refuse_without_groups(limits, Host(kernel=(6, 1)))
+    assert caught.value.missing == f"no cgroup to run programs in: {NOT_MOUNTED.missing}"
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(), Limits(memory=1, swap=None), Limits(pressure=True)]
+)
+def test_run_without_groups_that_asks_for_none_is_not_refused(limits: Limits) -> None:
+    refuse_without_groups(limits, Host(kernel=(6, 1)))
