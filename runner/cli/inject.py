@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import struct
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -12,6 +14,8 @@ from runner.config import Credential, IdMap, Join, Namespace, Runner
 from runner.errors import HostError
 from runner.host import parse_id_map
 from runner.resolve import NS_FILES
+
+_NS_GET_OWNER_UID: Final = 0xB704  # ioctl_ns(2), Linux 4.11
 
 
 class Place(NamedTuple):
@@ -62,13 +66,15 @@ def _find(word: str, opened: contextlib.ExitStack) -> Place:
     """Find where to enter, by a pid or a name, and open it; `opened` closes it."""
     table = {seen.pid: seen for seen in _look_around()}
     if word.isascii() and word.isdigit():
-        target = table.get(int(word))
+        # No pid is so long, and of thousands of digits int() makes none.
+        target = table.get(int(word)) if len(word) <= 10 else None
         if target is None:
             raise subcommand.refuse(word, "there is no such process")
+        found = _inside(word, target, table)
     else:
-        target = table[_by_name(word, table)]
-    for seen in _inside(word, target, table):
-        place = _open(seen.pid, opened)
+        found = _by_name(word, table)
+    for seen in found:
+        place = _open(seen, opened)
         if place is not None:
             return place
     missing = f"sandbox {word} has no process by which you may enter it"
@@ -76,37 +82,75 @@ def _find(word: str, opened: contextlib.ExitStack) -> Place:
 
 
 def _look_around() -> Iterator[_Seen]:
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-                with open(f"/proc/{entry}/status", "rb") as file:
-                    fields = dict(line.split(b":", 1) for line in file.read().splitlines())
-                pids = tuple(map(int, fields[b"NSpid"].split()))
-                uid = int(fields[b"Uid"].split()[1])
-                yield _Seen(int(entry), int(fields[b"PPid"]), uid, pids)
+    try:
+        ours = os.readlink("/proc/self")
+    except OSError:
+        ours = "none"
+    if ours != str(os.getpid()):
+        missing = "a /proc that has the processes of this pid namespace"
+        raise HostError(missing, "mount -t proc proc /proc")
+    for pid in [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]:
+        # It may have ended.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            yield _read_status(pid, _read(None, f"/proc/{pid}/status"))
 
 
-def _by_name(name: str, table: _Table) -> int:
-    """Find the keeper with a name, whose parent is ours as we have its uid.
+def _read_status(pid: int, text: bytes) -> _Seen:
+    # No splitlines(): a process may have \r in its name, of which the kernel escapes \n alone.
+    fields = dict(line.split(b":", 1) for line in text.split(b"\n") if line)
+    pids = tuple(map(int, fields[b"NSpid"].split()))
+    return _Seen(pid, int(fields[b"PPid"]), int(fields[b"Uid"].split()[1]), pids)
 
-    Nobody else can take a name: in a sandbox a process has two pids at least, the one outside
-    and the one inside.
+
+def _by_name(name: str, table: _Table) -> list[_Seen]:
+    """Find the keeper with a name, whose parent has our uid; give what is in its sandbox.
+
+    In a sandbox nobody can take a name: a process has two pids at least there, the one outside
+    and the one inside. Outside, whom we have logged in can, for login(1) is his shell's parent;
+    but not make a user namespace that is ours.
     """
     depth, uid = len(table[os.getpid()].pids), os.geteuid()
     found = [
-        seen.pid
+        seen
         for seen in table.values()
         if len(seen.pids) == depth
         and seen.parent in table
         and table[seen.parent].uid == uid
         and _name_of(seen.pid) == name
+        and _may_be_ours(seen, table)
     ]
     if not found:
         raise subcommand.refuse(name, "no sandbox of yours has this name")
     if len(found) > 1:
-        pids = ", ".join(map(str, sorted(found)))
+        pids = ", ".join(str(seen.pid) for seen in sorted(found))
         raise subcommand.refuse(name, f"several have this name: give one of the pids {pids}")
-    return found[0]
+    return _inside(name, found[0], table)
+
+
+def _may_be_ours(keeper: _Seen, table: _Table) -> bool:
+    """Tell whether we made the user namespace of its sandbox, as far as we may look.
+
+    Who may not is an ordinary user, and nobody else's process is a child of his.
+    """
+    for seen in table.values():
+        if seen.parent == keeper.pid and seen.is_init:
+            owner = _owner_of_namespace(seen)
+            return owner is None or owner == os.geteuid()
+    return False
+
+
+def _owner_of_namespace(seen: _Seen) -> int | None:
+    try:
+        fd = os.open(f"/proc/{seen.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # it has ended, or is not for us to look at
+        return None
+    try:
+        if os.path.samestat(os.fstat(fd), os.stat("/proc/self/ns/user")):
+            return seen.uid
+        (uid,) = struct.unpack("=I", fcntl.ioctl(fd, _NS_GET_OWNER_UID, bytes(4)))
+        return int(uid)
+    finally:
+        os.close(fd)
 
 
 def _name_of(pid: int) -> str | None:
@@ -154,7 +198,7 @@ def _below(top: _Seen, table: _Table) -> Iterator[_Seen]:
         generation = [seen.pid for seen in children]
 
 
-def _open(pid: int, opened: contextlib.ExitStack) -> Place | None:
+def _open(seen: _Seen, opened: contextlib.ExitStack) -> Place | None:
     """Open the namespaces of a process that are not ours.
 
     None if it has ended, or is not to be entered: keeper and init are not dumpable, and another
@@ -162,17 +206,20 @@ def _open(pid: int, opened: contextlib.ExitStack) -> Place | None:
     """
     with contextlib.ExitStack() as undo:
         try:
-            place = _open_all(pid, undo)
+            place = _open_all(seen, undo)
         except (FileNotFoundError, PermissionError, ProcessLookupError):
             return None
         opened.enter_context(undo.pop_all())
     return place
 
 
-def _open_all(pid: int, opened: contextlib.ExitStack) -> Place:
+def _open_all(seen: _Seen, opened: contextlib.ExitStack) -> Place:
     # Held open, so that all of it is that one process's, even if its pid is given anew.
-    process = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    process = os.open(f"/proc/{seen.pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     opened.callback(os.close, process)
+    now = _read_status(seen.pid, _read(process, "status"))
+    if (now.parent, now.pids) != (seen.parent, seen.pids):
+        raise ProcessLookupError  # it was given anew before that
     joins = []
     for namespace, name in NS_FILES.items():
         fd = _open_other(process, name)
@@ -208,7 +255,7 @@ def _first(maps: tuple[IdMap, ...]) -> int:
     return min(m.inside for m in maps)
 
 
-def _read(process: int, name: str) -> bytes:
+def _read(process: int | None, name: str) -> bytes:
     with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=process), "rb") as file:
         return file.read()
 

@@ -6,6 +6,8 @@ import errno
 import fcntl
 import os
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -204,6 +206,80 @@ def test_inject_by_name_finds_nobody_elses(start: Start, command: Command) -> No
         process.terminate()
     assert "no sandbox of yours" in said(done)
     assert entered.returncode == 0
+
+
+# Has a pid namespace of its own, with a process in it, as a sandbox has.
+_FAKE = """
+import ctypes, os
+assert ctypes.CDLL(None).unshare(0x10000000 | 0x20000000) == 0
+if os.fork():
+    os.write(1, b"\\n")
+os.read(0, 1)
+"""
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """Give a directory that everybody may enter; tmp_path is below one that is root's."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.mark.root
+def test_child_of_root_that_takes_a_name_is_not_entered(
+    open_place: Path, command: Command
+) -> None:
+    (open_place / "taken").write_text(_FAKE)
+    # As login(1) starts a shell: root's child, and another user's process.
+    with subprocess.Popen(
+        ["keeper", "taken"],
+        executable=sys.executable,
+        cwd=open_place,
+        user=65534,
+        group=65534,
+        extra_groups=[],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        alone = command("inject", "taken", "true")
+        with program(name="taken"):
+            beside = command("inject", "taken", "hostname")
+        process.stdin.close()
+    assert "no sandbox of yours has this name" in said(alone)
+    assert (beside.stdout, beside.stderr) == (b"within\n", b"")
+
+
+def test_process_with_a_carriage_return_in_its_name_disturbs_nobody(command: Command) -> None:
+    script = "open('/proc/self/comm', 'w').write('a\\rb'); print(flush=True); input()"
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process,
+        program() as (keeper, _),
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        assert Path(f"/proc/{process.pid}/comm").read_bytes() == b"a\rb\n"
+        done = command("inject", str(keeper), "hostname")
+        process.communicate(b"\n")
+    assert (done.stdout, done.stderr) == (b"within\n", b"")
+
+
+@pytest.mark.parametrize("word", ["4294967295", "9" * 5000])
+def test_inject_into_a_pid_that_nobody_can_have_is_refused(word: str, command: Command) -> None:
+    refused = said(command("inject", word, "true"))
+    assert refused == f"run-sandboxed: inject: '{word}': there is no such process\n"
+
+
+@pytest.mark.root
+def test_inject_without_a_proc_of_its_pid_namespace_is_refused(command: Command) -> None:
+    refused = said(command("inject", "1", "true", prefix=("unshare", "-p", "--fork")))
+    assert "a /proc that has the processes of this pid namespace" in refused
 
 
 @pytest.mark.parametrize("name", ["7", "-x", "a/b", "a b", "x" * 65])
