@@ -59,7 +59,8 @@ def with_mount_calls(start: Callable[[bool], _T]) -> _T:
     """Call `start(False)`; where the kernel lacks the calls for that, `start(True)`.
 
     open_tree and move_mount are Linux 5.2's, mount_setattr is 5.12's; True does with mount(2)
-    alone. What is learned is remembered for this process.
+    alone. What is learned is remembered for this process; the hooks of the start that taught
+    it may have run, and are run again.
     """
     if not _Kernel.has_new_calls:
         return start(True)  # noqa: FBT003 - its only parameter

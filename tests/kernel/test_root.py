@@ -382,9 +382,9 @@ def test_bind_has_the_attributes_that_were_asked_for(shown: Path, spaces: Namesp
 
 
 def test_bind_optional_without_a_source_is_left_out(spaces: Namespace) -> None:  # M45
-    mounts = (Mount.bind("/nonexistent", optional=True), Mount.tmpfs("/t"))
-    assert inside("ls -d /nonexistent /t", *mounts, namespaces=spaces).endswith("\n/t\n")
-    assert failure(Mount.bind("/nonexistent"))[0] is At.MOUNT_SOURCE
+    mounts = (Mount.bind("/no/such/path", optional=True), Mount.tmpfs("/t"))
+    assert inside("ls -d /no/such/path /t", *mounts, namespaces=spaces).endswith("\n/t\n")
+    assert failure(Mount.bind("/no/such/path"))[0] is At.MOUNT_SOURCE
 
 
 def with_submount(shown: Path, command: str, flags: str = "") -> str:
@@ -484,7 +484,7 @@ def test_mount_for_a_target_that_has_one_replaces_it() -> None:  # M57
 
 
 def test_mount_that_fails_has_its_place_in_the_callers_list() -> None:  # F9, M57
-    mounts = (Mount.tmpfs("/z/y/x"), Mount.bind("/nonexistent", "/a"), Mount.tmpfs("/b"))
+    mounts = (Mount.tmpfs("/z/y/x"), Mount.bind("/no/such/path", "/a"), Mount.tmpfs("/b"))
     assert failure(*mounts) == (At.MOUNT_SOURCE, errno.ENOENT, FIRST + 1)
 
 
@@ -859,7 +859,7 @@ def test_overlay_leaves_no_way_to_its_layers(layers: Path, spaces: Namespace) ->
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"lower": ["/nonexistent"]}, "lower: '/nonexistent': cannot be shown: No such file"),
+        ({"lower": ["/no/such/path"]}, "lower: '/no/such/path': cannot be shown: No such file"),
         ({"lower": ["/etc/passwd"]}, "lower: '/etc/passwd': not a directory"),
         ({"work": "/dev/shm"}, "work: '/dev/shm': not on the file system of upper"),
         ({"lower": ["{}/link"]}, "upper: '{}/c/upper': it lies in lower '{}/link'"),
@@ -911,9 +911,9 @@ def test_kernel_without_a_call_is_found_out_once(
 
 
 def test_failure_that_has_another_cause_does_not_teach_that_calls_are_missing() -> None:
-    failure(Mount.bind("/nonexistent"))
+    failure(Mount.bind("/no/such/path"))
     learned = sources._Kernel.has_new_calls
-    failure(Mount.read_only("/nonexistent"))
+    failure(Mount.read_only("/no/such/path"))
     assert sources._Kernel.has_new_calls is learned
 
 
