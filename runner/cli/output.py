@@ -1,9 +1,10 @@
 """Files written after a run, whose places are settled before it.
 
-The program may write where they are to be: a symbolic link that it has put there would lead to
-any file of its caller's. So their directory is opened first, and what has the name in the end
-is replaced, never written through. Whoever reads one finds the whole text; and none of an
-earlier run, for that is removed when the place is settled.
+The program may write where they are to be: a symbolic link that it, or one of an earlier run,
+has put there would lead to any file of its caller's. So their directory is opened first, and
+what has the name is replaced, never written through: but for a pipe and what is no file, and
+for the links of /dev and /proc, such as /dev/stdout. Whoever reads one finds the whole text;
+and none of an earlier run, for that is removed when the place is settled.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class OutputFile:
     """One such file; `option` names it in messages. A context manager."""
 
     def __init__(self, option: str, path: str) -> None:
-        """Open its directory, or itself if it is a link, a pipe, /dev/fd/3: ConfigError."""
+        """Open its directory, or itself if it is a pipe, /dev/fd/3: ConfigError."""
         self._option = option
         self._path = path
         directory, self._name = os.path.split(path)
@@ -62,7 +63,7 @@ class OutputFile:
     def _replace(self, content: bytes) -> None:
         # In the same directory, as rename(2) cannot cross file systems; the pid keeps runs
         # apart, and what has this name already is nothing of ours.
-        temporary = f"{self._name}.{os.getpid()}.tmp"
+        temporary = f".run-sandboxed.{os.getpid()}.tmp"  # short, where the name is a long one
         directory = self._fd
         self._remove(temporary)
         fd = os.open(temporary, _NEW | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=directory)
@@ -84,9 +85,13 @@ class OutputFile:
 
 def _is_replaceable(path: str) -> bool:
     try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
+        mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return True
+    if stat.S_ISLNK(mode):
+        directory = os.path.realpath(os.path.dirname(path))
+        return not (directory == "/dev" or directory.startswith("/proc/"))
+    return stat.S_ISREG(mode)
 
 
 def _write_all(fd: int, content: bytes) -> None:

@@ -47,19 +47,34 @@ def test_output_when_it_cannot_be_renamed_leaves_nothing(tmp_path: Path) -> None
     assert os.listdir(tmp_path) == []
 
 
-def test_output_to_a_link_of_the_callers_goes_where_that_leads(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to("real")
-    (tmp_path / "real").write_text("old and longer")
+def test_output_to_a_link_replaces_the_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("victim")
+    (tmp_path / "victim").write_text("untouched")
     write(tmp_path / "link", "x")
-    assert os.readlink(tmp_path / "link") == "real"
-    assert (tmp_path / "real").read_text() == "x"
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "link").read_text() == "x"
+    assert (tmp_path / "victim").read_text() == "untouched"
+
+
+@pytest.mark.parametrize("directory", ["/dev/fd", "/proc/self/fd", "/proc/thread-self/fd"])
+def test_output_to_an_open_file_is_written_into_it(directory: str, tmp_path: Path) -> None:
+    with (tmp_path / "open").open("w+") as file:
+        write(f"{directory}/{file.fileno()}", "x")
+        assert file.read() == "x"
+
+
+def test_output_with_the_longest_name_there_is_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 255)
+    write(path, "x")
+    assert path.read_text() == "x"
+    assert os.listdir(tmp_path) == [path.name]
 
 
 def test_output_to_a_link_that_came_later_replaces_the_link(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("untouched")
     with OutputFile("--json", f"{tmp_path}/result") as file:
         (tmp_path / "result").symlink_to("victim")
-        (tmp_path / f"result.{os.getpid()}.tmp").symlink_to("victim")
+        (tmp_path / f".run-sandboxed.{os.getpid()}.tmp").symlink_to("victim")
         file.write("x")
     assert (tmp_path / "victim").read_text() == "untouched"
     assert not (tmp_path / "result").is_symlink()
