@@ -125,8 +125,10 @@ _Noreturn void init_main(const struct plan *plan, struct context *context, int k
     sigaddset(&child, SIGCHLD);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     expect(keeper, INIT_GO);
+    close_fd(&context->host_proc); /* the keeper's: no path of the sandbox's may lead to it */
     if (steps_run(plan, PHASE_SETUP, context) < 0)
         _exit(1);
+    close_fd(&context->host_proc);
     /* A change of uid has cleared both; dumpable, so that the keeper may join us. */
     if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ||
         prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0) {

@@ -4,16 +4,24 @@
 #include "sys.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
+/*
+ * A symlink that a program has planted may lead through /proc/self/fd out of the root: by
+ * what we hold, or by what our caller has given us. The kernel tells (getcwd(2)).
+ */
 int op_chdir(const struct step *step, struct context *context)
 {
     (void)context;
-    return (int)sys_result(chdir(step->strings[0]));
+    char path[PATH_MAX];
+    if (chdir(step->strings[0]) < 0 || syscall(SYS_getcwd, path, sizeof path) < 0)
+        return -errno;
+    return path[0] == '/' ? 0 : -ELOOP; /* "(unreachable)" */
 }
 
 int op_setsid(const struct step *step, struct context *context)
@@ -70,7 +78,8 @@ int op_personality(const struct step *step, struct context *context)
 /*
  * string: the value. Through the caller's /proc: the sandbox may have none. Our files
  * in it are root's while we are not dumpable (proc(5)), which nobody is here to use:
- * no program runs yet.
+ * no program runs yet. That /proc is closed at once, before any path is looked up in which
+ * a symlink could lead through /proc/self/fd to it, and from there to the host's files.
  */
 int op_oom_score_adj(const struct step *step, struct context *context)
 {
@@ -79,6 +88,7 @@ int op_oom_score_adj(const struct step *step, struct context *context)
         return -errno;
     cleanup_fd int fd = openat(context->host_proc, "self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     int error = fd < 0 ? -errno : 0;
+    close_fd(&context->host_proc);
     if (dumpable == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
         return -errno;
     if (error < 0)

@@ -51,6 +51,8 @@ static int program_main(void *argument)
 {
     struct birth *birth = argument;
     int error = birth->borrows ? arm_overdue_timer() : 0;
+    if (!steps_have(birth->plan, OP_oom_score_adj))
+        close_fd(&birth->context.host_proc); /* what is not used cannot lead out */
     if (error < 0)
         report_failure(birth->context.report, LOCATION_WATCH, -error, -1, -1);
     else

@@ -45,6 +45,7 @@ def program(
     """
     return [
         *_signals(runner),
+        *_oom_score(runner),
         *_files(runner, files),
         *_session(runner),
         *_places(runner, cgroups),
@@ -59,6 +60,14 @@ def _signals(runner: Runner) -> Iterator[Step]:
     masks = (_signal_mask(runner.ignored_signals), _signal_mask(runner.blocked_signals))
     yield Step(_PROGRAM, Op.SIGNALS, At.SIGNALS, masks)
     yield Step(_PROGRAM, Op.GETPID, At.GETPID)
+
+
+def _oom_score(runner: Runner) -> Iterator[Step]:
+    """Set it before any path is looked up: for it, the host's /proc is open."""
+    if runner.oom_score_adj is not None:
+        value = str(runner.oom_score_adj)
+        strings = (value.encode(),)
+        yield Step(_PROGRAM, Op.OOM_SCORE_ADJ, At.OOM_SCORE, strings=strings, subject=value)
 
 
 def _signal_mask(numbers: Collection[int]) -> int:
@@ -110,10 +119,6 @@ def _scheduling(runner: Runner) -> Iterator[Step]:
         flags = (runner.personality,)
         subject = hex(runner.personality)
         yield Step(_PROGRAM, Op.PERSONALITY, At.PERSONALITY, flags, subject=subject)
-    if runner.oom_score_adj is not None:
-        value = str(runner.oom_score_adj)
-        strings = (value.encode(),)
-        yield Step(_PROGRAM, Op.OOM_SCORE_ADJ, At.OOM_SCORE, strings=strings, subject=value)
 
 
 def _rlimits(rlimits: Iterable[Rlimit]) -> Iterator[Step]:

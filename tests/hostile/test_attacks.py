@@ -10,16 +10,27 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from runner import ChildError, ErrorLocation, Limits, MiB, Mount, Sandbox, Status
+from runner import (
+    ChildError,
+    ErrorLocation,
+    Limits,
+    MiB,
+    Mount,
+    Sandbox,
+    Status,
+    TimeOffsets,
+)
 
 pytestmark = pytest.mark.userns
 
@@ -71,6 +82,37 @@ def test_planted_symlink_below_a_target_never_reaches_the_host(
     at = (caught.value.location, caught.value.errno)
     assert at == (ErrorLocation.MOUNT_MKDIR, errno.ENOENT)
     assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "extras", [{}, {"oom_score_adj": 500}, {"time_offsets": TimeOffsets(monotonic=5.0)}]
+)
+def test_planted_symlink_to_an_fd_of_ours_leads_nowhere(
+    tmp_path: Path, extras: dict[str, Any]
+) -> None:
+    """A link to /proc/self/fd where the next program begins, or in the path to it."""
+    box, outside = tmp_path / "box", tmp_path / "outside"
+    for directory in (tmp_path, box, outside):
+        directory.mkdir(exist_ok=True)
+        directory.chmod(0o777)
+    for fd in range(3, 20):
+        (box / str(fd)).symlink_to(f"/proc/self/fd/{fd}")
+    shutil.copy("/bin/true", outside)
+    work = Mount.bind(str(box), "/work", readonly=False)
+    errors = set()
+    with Sandbox(mounts=[work], **extras) as sandbox:
+        for fd in range(3, 20):
+            with contextlib.suppress(ChildError):
+                # What it holds inside are the sandbox's own directories.
+                show = f"cd ..; pwd; ls -d .{outside}"
+                result = sandbox.run(["sh", "-c", show], work_dir=f"/work/{fd}")
+                assert (result.stdout, result.exit_code) == (b"/\n", 2)
+            with pytest.raises(ChildError) as caught:
+                sandbox.run([f"/work/{fd}/..{outside}/true"])
+            errors.add((caught.value.location, caught.value.errno))
+    assert errors <= {
+        (ErrorLocation.EXECVE, number) for number in (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
+    }
 
 
 def test_secrets_of_the_host_are_not_there(sandbox: Sandbox) -> None:

@@ -177,9 +177,10 @@ FULL = Runner(
 def test_program_with_everything_has_this_order() -> None:
     steps = program(FULL, cgroups=CGROUPS)
     assert [step.op for step in steps] == [
-        *(Op.SIGNALS, Op.GETPID, Op.CLOSE_SYNC, Op.CLEAR_FDS, Op.PLACE_FDS, Op.SETSID),
+        *(Op.SIGNALS, Op.GETPID, Op.OOM_SCORE_ADJ),
+        *(Op.CLOSE_SYNC, Op.CLEAR_FDS, Op.PLACE_FDS, Op.SETSID),
         *(Op.CTTY, Op.SESSION_KEYRING, Op.ENTER_CGROUP, Op.ENTER_CGROUP, Op.UNSHARE),
-        *(Op.CHDIR, Op.UMASK, Op.NICE, Op.AFFINITY, Op.PERSONALITY, Op.OOM_SCORE_ADJ),
+        *(Op.CHDIR, Op.UMASK, Op.NICE, Op.AFFINITY, Op.PERSONALITY),
         *(Op.RLIMIT, Op.RLIMIT),
         *(
             Op.SETGROUPS,
