@@ -15,8 +15,10 @@ if TYPE_CHECKING:
         RLIM_INFINITY,
         Capabilities,
         Credential,
+        DeviceAccess,
         Hook,
         IdMap,
+        IoLimit,
         Join,
         Limits,
         Mount,
@@ -42,8 +44,9 @@ if TYPE_CHECKING:
     from runner.units import GiB, KiB, MiB
 
 _MODULES = {
-    "config": "ADDR_NO_RANDOMIZE ALL_NAMESPACES RLIM_INFINITY Capabilities Credential Hook "
-    "IdMap Join Limits Mount Namespace Network Rlimit Runner TimeOffsets User Where",
+    "config": "ADDR_NO_RANDOMIZE ALL_NAMESPACES RLIM_INFINITY Capabilities Credential "
+    "DeviceAccess Hook IdMap IoLimit Join Limits Mount Namespace Network Rlimit Runner "
+    "TimeOffsets User Where",
     "errors": "ChildError ConfigError ErrorLocation HostError ProtocolError SandboxError",
     "process": "Process start",
     "result": "Result Status",
@@ -62,11 +65,13 @@ __all__ = [
     "ChildError",
     "ConfigError",
     "Credential",
+    "DeviceAccess",
     "ErrorLocation",
     "GiB",
     "Hook",
     "HostError",
     "IdMap",
+    "IoLimit",
     "Join",
     "KiB",
     "Limits",

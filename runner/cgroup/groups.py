@@ -213,6 +213,8 @@ class Groups:
         Raises HostError for a group that cannot be removed, when the others have been.
         """
         members, self._members, self._joined = self._members, [], []
+        # The last one pushed goes first: it must be able to stop forks, and so to kill all.
+        members.sort(key=lambda member: member.pids is not None)
         with _explained("remove a cgroup"), contextlib.ExitStack() as stack:
             for member in members:
                 stack.callback(member.close)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from runner import Sandbox
 from runner.cgroup import Groups, Parent, Resource
 from runner.cgroup.blockio import disk_of
 from runner.config import DeviceAccess, IoLimit, Limits
@@ -294,3 +295,25 @@ def test_controller_that_is_missing_is_named_and_nothing_is_joined(groups: Group
         "no cgroup file system that has it is mounted"
     )
     assert Resource.CPU_SHARE not in groups._serving
+
+
+@pytest.mark.userns
+def test_sandbox_whose_runs_ask_for_different_things_gives_each_its_own() -> None:
+    only = {ALLOWED[-1]}
+    program = ["sh", "-c", "grep Cpus_allowed_list /proc/self/status"]
+    with Sandbox() as sandbox:
+        sandbox.start()
+        plain = sandbox.run(program)
+        try:
+            bound = sandbox.run(program, limits=Limits(cpus=only, cpu_quota=1))
+        except HostError as error:
+            pytest.skip(f"needs a controller: {error.missing}")
+        again = sandbox.run(program)
+        assert bound.stdout.split()[-1] == str(*only).encode()
+        assert plain.stdout == again.stdout
+        assert "cpus" not in again.enforced
+        assert (bound.enforced["cpus"], bound.enforced["cpu_quota"]) == ("cgroup", "cgroup")
+        assert bound.throttled_periods is not None
+        assert again.throttled_periods is None
+        assert bound.cpu_ns is not None
+        assert bound.cpu_ns > 0

@@ -175,3 +175,53 @@ def test_find_while_another_owner_lives_keeps_its_groups(parent: Parent, host: H
     Parent.find(host)
     assert len(kept) == len(parent.places)
     assert groups_of(parent, owner.pid) == set()
+
+
+def test_find_after_owners_were_killed_in_the_middle_leaves_nothing(
+    parent: Parent, host: Host
+) -> None:
+    everything = Limits(memory=64 * MiB, cpu_quota=1, cpu_weight=50, pressure=True)
+    owners = []
+    for number in range(8):
+        pid = os.fork()
+        if pid == 0:
+            while True:  # making, joining, measuring and removing, until it is killed
+                with parent.create() as groups:
+                    groups.prepare(everything)
+                    os.waitpid(start(groups, lambda: None), 0)
+                    groups.usage()
+        time.sleep(0.02 + 0.003 * number)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        owners.append(pid)
+    Parent.find(host)
+    with parent.create() as groups:  # whoever next asks for the same finds what they left
+        groups.prepare(everything)
+        places = [member.place.path for member in groups._members]
+    left = {name for place in places for name in os.listdir(place) if name.startswith(MARK)}
+    assert not {name for name in left for pid in owners if f".{pid}." in name}
+
+
+def test_close_ends_a_fork_bomb_at_once(parent: Parent) -> None:  # X16
+    tasks = 100
+
+    def bomb() -> None:
+        while True:
+            with contextlib.suppress(OSError):  # at the limit: try again, as bombs do
+                os.fork()
+            time.sleep(0.001)
+
+    groups = parent.create()
+    groups.prepare(Limits(processes=tasks))
+    pid = start(groups, bomb)
+    current = groups.pids_current
+    assert current is not None
+    while int(os.pread(current, 64, 0)) < tasks:
+        time.sleep(0.01)
+    begin = time.monotonic()
+    groups.close()
+    seconds = time.monotonic() - begin
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert groups_of(parent, os.getpid()) == set()
+    # 100 processes die in 30 ms; emulated and busy machines take their time.
+    assert seconds < 2
