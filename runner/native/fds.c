@@ -26,6 +26,8 @@ int op_clear_fds(const struct step *step, struct context *context)
 {
     int first = (int)step->arg[0];
     int result = move_above(&context->sync, first);
+    if (result == 0)
+        result = move_above(&context->notify, first);
     for (unsigned i = 0; i < 2 && result == 0; i++)
         result = move_above(&context->pipes[i], first);
     for (unsigned i = 0; i < context->fd_count && result == 0; i++)

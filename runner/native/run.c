@@ -133,6 +133,7 @@ static int launch(struct watch *watch, const struct frame *frame, const struct p
                         .pipes = {ends[0], ends[1]},
                         .sync = sync[1],
                         .sync_peer = sync[0],
+                        .notify = notify[1],
                         .host_proc = watch->box->context.host_proc},
         };
         watch->traced = steps_have(plan, OP_ptrace_me);

@@ -96,6 +96,16 @@ def test_files_of_minus_one_are_closed() -> None:  # F5
         assert sorted(os.listdir(f"/proc/{process.pid}/fd")) == ["1", "3"]
 
 
+def test_files_where_our_own_fds_lie_do_not_end_the_wait_for_its_exec() -> None:
+    """The program's fds take the numbers of what we hold until its exec."""
+    files = (0, 1, 2, *[-1] * 40)
+    with runner.start(
+        Runner(args=("/bin/sleep", "60"), files=files, stop_before_exec=True)
+    ) as process:
+        process.resume()
+        assert os.readlink(f"/proc/{process.pid}/exe").endswith("sleep")
+
+
 def test_files_beyond_the_map_are_closed_even_if_inheritable(tmp_path: Path) -> None:  # F5, M4
     stray = os.open(tmp_path, os.O_RDONLY)
     fcntl.fcntl(stray, fcntl.F_SETFD, 0)
