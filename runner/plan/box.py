@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runner.config import Namespace, TimeOffsets, Where
+from runner.errors import ConfigError
 from runner.errors import ErrorLocation as At
 from runner.plan import root
 from runner.plan.steps import Op, Phase, Step, in_user_namespace
@@ -46,6 +47,13 @@ def box(
     `hooks`: for each of `runner.hooks` the indexes in the frame of its stdout and stderr.
     `old_mounts`: with mount(2) alone, by init, where the kernel has no detached trees.
     """
+    if runner.hooks and not clone_flags(runner):
+        # The two others are made when no set-up runs any more.
+        message = (
+            f"Runner.hooks: {runner.hooks[0].args!r}: without a namespace but CGROUP and TIME "
+            "there is no set-up: make another"
+        )
+        raise ConfigError(message)
     return [
         *_drop_groups(runner, may=privileged if drop_groups is None else drop_groups),
         *_keep_proc(runner),
@@ -205,7 +213,7 @@ def _setup(
 
 
 def _name(op: Op, name: str) -> Step:
-    return Step(Phase.SETUP, op, At.HOSTNAME, strings=(name.encode(),), subject=name)
+    return Step(Phase.SETUP, op, At.HOSTNAME, strings=(os.fsencode(name),), subject=name)
 
 
 def _joined(runner: Runner) -> Iterator[Step]:

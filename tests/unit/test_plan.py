@@ -6,6 +6,7 @@ does not say it.
 
 from __future__ import annotations
 
+import dataclasses
 import posixpath
 import struct
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from runner.config import (
     ALL_NAMESPACES,
     NO_NAMESPACES,
     Credential,
+    Hook,
     IdMap,
     Mount,
     MountKind,
@@ -674,3 +676,14 @@ def test_proc_and_dev_have_their_flags() -> None:
         ("/dev", hidden),
         ("/dev", hidden | MS_REMOUNT | MS_BIND | MS_RDONLY),
     }
+
+
+@pytest.mark.parametrize("made", [Namespace.CGROUP, Namespace.TIME])
+def test_hooks_without_a_set_up_in_which_they_could_run_are_refused(made: Namespace) -> None:
+    runner = Runner(args=("true",), namespaces=made, hooks=(Hook(args=("/bin/true",)),))
+    files = (plan.HookFiles(b"/bin/true", -1, -1),)
+    with pytest.raises(ConfigError, match=r"Runner\.hooks: .*: without a namespace but CGROUP"):
+        plan.box(runner, privileged=False, hooks=files)
+    more = dataclasses.replace(runner, namespaces=made | Namespace.UTS)
+    steps = plan.box(more, privileged=False, hooks=files)
+    assert [step.phase for step in steps if step.op is Op.HOOK] == [Phase.MAPS]
