@@ -18,11 +18,7 @@ int write_proc(pid_t pid, const char *name, const char *text)
     cleanup_fd int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    size_t size = strlen(text);
-    ssize_t written = write(fd, text, size);
-    if (written < 0)
-        return -errno;
-    return (size_t)written == size ? 0 : -EIO;
+    return write_text(fd, text, strlen(text));
 }
 
 /* strings: uid_map, setgroups or gid_map, and its text */

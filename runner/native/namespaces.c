@@ -59,7 +59,7 @@ int op_time_offsets(const struct step *step, struct context *context)
         return error;
     context->places->time_namespace = true;
     context->places->clock_shift_ns = step->arg[0] * NS_PER_S + step->arg[1];
-    return write(fd, text, (size_t)length) == length ? 0 : -errno;
+    return write_text(fd, text, (size_t)length);
 }
 
 int op_hostname(const struct step *step, struct context *context)
@@ -86,8 +86,7 @@ int op_sysctl(const struct step *step, struct context *context)
     cleanup_fd int fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    size_t size = strlen(step->strings[1]);
-    return write(fd, step->strings[1], size) == (ssize_t)size ? 0 : -errno;
+    return write_text(fd, step->strings[1], strlen(step->strings[1]));
 }
 
 /* The loopback interface of a new network namespace is down: set it up. */

@@ -93,8 +93,7 @@ int op_oom_score_adj(const struct step *step, struct context *context)
         return -errno;
     if (error < 0)
         return error;
-    size_t size = strlen(step->strings[0]);
-    return write(fd, step->strings[0], size) == (ssize_t)size ? 0 : -errno;
+    return write_text(fd, step->strings[0], strlen(step->strings[0]));
 }
 
 /* arg: signal. A change of uid clears it (prctl(2)), so it comes after setuid. */

@@ -94,6 +94,15 @@ static inline long sys_result(long value)
     return value < 0 ? -(long)errno : value;
 }
 
+/* Write a text at once, as files of the kernel's want it. Returns 0 or -errno. */
+static inline int write_text(int fd, const char *text, size_t size)
+{
+    ssize_t written = write(fd, text, size);
+    if (written < 0)
+        return -errno;
+    return (size_t)written == size ? 0 : -EINVAL; /* it has taken a part, and no more */
+}
+
 static inline void close_fd(int *fd)
 {
     if (*fd >= 0)
