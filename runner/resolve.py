@@ -13,7 +13,7 @@ import shutil
 import stat
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from runner import accounts, idmap, subid
+from runner import accounts, idmap, sources, subid
 from runner.config import Credential, Namespace, User
 from runner.config.checks import refuse
 from runner.plan import HookFiles
@@ -48,6 +48,7 @@ class Sent(NamedTuple):
 
 def gather(runner: Runner, opened: contextlib.ExitStack) -> Sent:
     """Open what goes with the request; `opened` closes it. Raises ConfigError."""
+    sources.check(runner)
     for number, fd in enumerate(runner.files):
         if fd >= 0:
             _check_open(f"Runner.files[{number}]", fd)

@@ -54,9 +54,11 @@ SYSCALL_NAMES = (
         "mount",
         "mount_setattr",
         "open",
+        "open_tree",
         "openat",
         "personality",
         "pipe2",
+        "prlimit64",
     ),
     *("pivot_root", "prctl", "ptrace", "recvfrom", "rmdir", "rt_sigprocmask", "sendto"),
     *(
@@ -162,9 +164,11 @@ LOCATIONS: dict[ErrorLocation, Fault] = {
     At.MOUNT_READONLY: Fault(PIVOT, errno.EPERM, deny="mount", arg=(3, MS_REMOUNT_ROOT)),
     At.CHDIR: Fault({"work_dir": "/nonexistent"}, errno.ENOENT),
     At.SETRLIMIT: Fault(
-        {"rlimits": [Rlimit(7, 64, 64), Rlimit(99, 1, 1)]},
-        errno.EINVAL,
+        {"rlimits": [Rlimit.named("NOFILE", 64), Rlimit.named("CORE", 0)]},
+        errno.EPERM,
         index=1,
+        deny="prlimit64",
+        arg=(1, 4),
     ),
     At.SET_NO_NEW_PRIVS: Fault(
         {"no_new_privs": True}, errno.EINVAL, deny="prctl", arg=(0, PR_SET_NO_NEW_PRIVS)
@@ -207,7 +211,7 @@ LOCATIONS: dict[ErrorLocation, Fault] = {
         index=1,
     ),
     At.MOUNT_SOURCE: Fault(
-        PIVOT | {"mounts": (Mount.bind("/nonexistent"),)}, errno.ENOENT, index=0
+        PIVOT | {"mounts": (Mount.bind("/usr"),)}, errno.EACCES, index=0, deny="open_tree"
     ),
     At.MOUNT_ATTRIBUTES: Fault(
         PIVOT | {"mounts": USR}, errno.EINVAL, index=1, deny="mount_setattr"
