@@ -4,6 +4,7 @@ Everything here is frozen and checked when made: a `ConfigError` names the field
 before any process exists. Nothing here touches the kernel.
 """
 
+from runner.config.checks import check_args, check_env
 from runner.config.ids import (
     ALL_NAMESPACES,
     NO_NAMESPACES,
@@ -25,7 +26,7 @@ from runner.config.limits import (
 )
 from runner.config.mount import RESTRICTING, Mount, MountKind, in_order, is_within, normal
 from runner.config.process import CAPABILITIES, Capabilities, Hook, Where
-from runner.config.runner import ADDR_NO_RANDOMIZE, Runner, check_args, check_env
+from runner.config.runner import ADDR_NO_RANDOMIZE, Runner
 
 __all__ = [
     "ADDR_NO_RANDOMIZE",

@@ -32,6 +32,8 @@ class Rlimit:
     hard: int
 
     def __post_init__(self) -> None:
+        if self.resource not in RLIMITS.values():
+            refuse("Rlimit.resource", self.resource, "give one of resource.RLIMIT_*")
         for name in ("soft", "hard"):
             value = getattr(self, name)
             if value != RLIM_INFINITY and not 0 <= value < 2**63:
@@ -42,7 +44,7 @@ class Rlimit:
     @property
     def name(self) -> str:
         """The limit's name, such as NOFILE."""
-        return next((name for name, n in RLIMITS.items() if n == self.resource), "unknown")
+        return next(name for name, n in RLIMITS.items() if n == self.resource)
 
     @classmethod
     def named(cls, name: str, soft: int, hard: int | None = None) -> Rlimit:

@@ -8,7 +8,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from runner.config.checks import check_path, refuse
+from runner.config.checks import check_bytes, check_path, refuse
 from runner.units import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ class Mount:
         check_path("Mount.target", self.target)
         if self.kind in {MountKind.BIND, MountKind.DEVICE}:
             check_path("Mount.source", self.source)
-        if "\0" in self.source:
-            refuse("Mount.source", self.source, "it holds a NUL byte")
+        check_bytes("Mount.source", self.source)
         if self.kind not in RESTRICTING and not self.target.strip("/"):
             refuse("Mount.target", self.target, "the root itself: give a path below it")
         node = stat.S_IFMT(self.mode) if self.kind is MountKind.NODE else 0

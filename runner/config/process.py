@@ -7,7 +7,7 @@ import enum
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from runner.config.checks import check_text, check_time, refuse
+from runner.config.checks import check_bytes, check_env, check_text, check_time, refuse
 
 # capabilities(7), numbered from 0 as <linux/capability.h> does; 40 is Linux 5.9's.
 CAPABILITIES: Final = (
@@ -106,6 +106,6 @@ class Hook:
             refuse("Hook.args", self.args, "there is no command")
         check_text("Hook.args", self.args[0])
         for word in self.args:
-            if "\0" in word:
-                refuse("Hook.args", word, "an argument cannot hold a NUL byte")
+            check_bytes("Hook.args", word)
+        check_env(self.env)
         check_time("Hook.timeout", self.timeout, zero=False)

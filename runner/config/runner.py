@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
-from runner.config.checks import check_path, refuse
+from runner.config.checks import (
+    Text,
+    check_args,
+    check_bytes,
+    check_env,
+    check_path,
+    refuse,
+)
 from runner.config.ids import (
     NO_NAMESPACES,
     Credential,
@@ -22,8 +28,6 @@ from runner.config.ids import (
 from runner.config.limits import Rlimit
 from runner.config.mount import Mount
 from runner.config.process import Capabilities, Hook
-
-Text = str | bytes | os.PathLike[str]
 
 # personality(2): no randomised addresses, so that a program behaves alike each time.
 ADDR_NO_RANDOMIZE: Final = 0x0040000
@@ -166,8 +170,8 @@ class Runner:
             value = getattr(self, name)
             if value:
                 self._need(Namespace.UTS, name, value)
-                if len(value.encode()) > 64 or "\0" in value:
-                    refuse(f"Runner.{name}", value, "at most 64 bytes, none of them NUL")
+                if check_bytes(f"Runner.{name}", value) > 64:
+                    refuse(f"Runner.{name}", value, "at most 64 bytes")
         for name in ("uid_mappings", "gid_mappings"):
             if getattr(self, name):
                 self._need(Namespace.USER, name, getattr(self, name))
@@ -187,8 +191,9 @@ class Runner:
 
     def _check_sysctl(self, name: str, value: str) -> None:
         own = next((needed for names, needed in _SYSCTLS if names.fullmatch(name)), None)
-        if own is None or "/" in name or ".." in name or "\0" in name + value:
+        if own is None or "/" in name or ".." in name:
             refuse("Runner.sysctls", name, "only net.*, kernel.{shm,msg,sem}*, fs.mqueue.*")
+        check_bytes("Runner.sysctls", f"{name}={value}")
         self._need(own, "sysctls", name)
 
     def _check_root(self) -> None:
@@ -201,8 +206,7 @@ class Runner:
         if self.pivot_root:
             check_path("Runner.pivot_root", self.pivot_root)
             self._need(Namespace.MOUNT, "pivot_root", self.pivot_root)
-        if "\0" in self.work_dir:
-            refuse("Runner.work_dir", self.work_dir, "it holds a NUL byte")
+        check_bytes("Runner.work_dir", self.work_dir)
 
     def _check_privileges(self) -> None:
         if len(self.seccomp) % 8:
@@ -221,27 +225,3 @@ class Runner:
     def _need(self, namespace: Namespace, field: str, value: object) -> None:
         if namespace not in self.namespaces:
             refuse(f"Runner.{field}", value, f"it needs Namespace.{namespace.name}")
-
-
-def check_args(args: Sequence[Text]) -> None:
-    """Refuse an empty command and NUL bytes, which no argv can hold."""
-    if isinstance(args, str | bytes):
-        refuse("args", args, "give a list of words, not one text")
-    if not args:
-        refuse("args", args, "there is no command")
-    for word in args:
-        if not isinstance(word, str | bytes | os.PathLike):
-            refuse("args", word, "an argument is text")
-        if b"\0" in os.fsencode(word):
-            refuse("args", word, "an argument cannot hold a NUL byte")
-
-
-def check_env(env: Mapping[str, str]) -> None:
-    """Refuse names and values that no environment can hold."""
-    for name, value in env.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            refuse("env", f"{name!r}: {value!r}", "names and values are text")
-        if not name or "=" in name or "\0" in name:
-            refuse("env", name, "a name is not empty and holds neither = nor NUL")
-        if "\0" in value:
-            refuse("env", f"{name}={value}", "a value cannot hold a NUL byte")
