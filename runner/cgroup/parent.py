@@ -60,6 +60,6 @@ class Parent:
 def refuse_without_groups(limits: Limits, host: Host) -> None:
     """Raise HostError if a run asks for what only groups can do, where there are none."""
     if asked(limits) - {Resource.PRESSURE} or limits.swap:
-        Parent.require(host)
-        message = "no cgroup that serves memory and processes, as every run with cgroups needs"
-        raise HostError(message, choose(host).why_not[Resource.MEMORY].remedy)
+        why = next(iter(Parent.require(host).why_not.values()))
+        message = f"no cgroup to run programs in: {why.missing}"
+        raise HostError(message, why.remedy)

@@ -119,7 +119,8 @@ def _refused(path: str, controllers: set[str], error: OSError) -> WhyNot:
         return WhyNot(
             f"{path} has processes of its own, so it cannot pass on {_join(controllers)}",
             f"start this program in a cgroup below it: mkdir {path}/main and write its pid to "
-            f"{path}/main/cgroup.procs; with systemd: Delegate=yes, DelegateSubgroup=main",
+            f"{path}/main/cgroup.procs; with systemd: Delegate=yes, DelegateSubgroup=main; "
+            "in a container that is yours, let it call runner.cgroup.nest first",
         )
     return WhyNot(
         f"{path} cannot pass on {_join(controllers)}: {os.strerror(error.errno or 0)}",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.cgroup import Parent, Resource, refuse_without_groups
+from runner.cgroup import Parent, Resource, nest, refuse_without_groups
 from runner.cgroup.layout import choose, place_for
 from runner.cgroup.place import ALWAYS, NOT_MOUNTED, Place, own_directory
 from runner.config import IoLimit, Limits
@@ -316,3 +316,44 @@ def test_run_without_groups_that_asks_for_one_is_refused(limits: Limits) -> None
 )
 def test_run_without_groups_that_asks_for_none_is_not_refused(limits: Limits) -> None:
     refuse_without_groups(limits, Host(kernel=(6, 1)))
+
+
+def test_nest_where_there_is_no_v2_group_of_ours_is_a_host_error(tmp_path: Path) -> None:
+    mount = CgroupMount(version=2, path=make_group(tmp_path), readonly=True)
+    with pytest.raises(HostError) as caught:
+        nest(host_of(mount))
+    assert caught.value.missing == (
+        f"no cgroup to make room in: {tmp_path} is mounted read-only"
+    )
+    with pytest.raises(HostError) as caught:
+        nest(Host(kernel=(6, 1)))
+    assert caught.value.missing == f"no cgroup to make room in: {NOT_MOUNTED.missing}"
+
+
+def test_nest_in_a_group_of_our_own_moves_nobody_and_gives_the_child(tmp_path: Path) -> None:
+    make_group(tmp_path)
+    assert nest(host_of(CgroupMount(version=2, path=str(tmp_path)))) == f"{tmp_path}/main"
+    assert (tmp_path / "main").is_dir()
+
+
+def test_nest_does_not_take_a_process_that_it_cannot_name_for_itself(tmp_path: Path) -> None:
+    make_group(tmp_path)
+    (tmp_path / "cgroup.procs").write_text("0\n")
+    with pytest.raises(HostError) as caught:
+        nest(host_of(CgroupMount(version=2, path=str(tmp_path))))
+    assert caught.value.missing == f"a process of another pid namespace is in {tmp_path}"
+    assert not (tmp_path / "main" / "cgroup.procs").exists()
+
+
+@pytest.mark.parametrize("passed_on", ["memory", "pids", ""])
+def test_run_where_groups_lack_a_controller_is_refused_with_that_reason(
+    tmp_path: Path, passed_on: str
+) -> None:
+    make_group(tmp_path, controllers=passed_on, passed_on=passed_on)
+    host = host_of(CgroupMount(version=2, path=str(tmp_path)))
+    lacking = ", ".join(sorted({"memory", "pids"} - {passed_on}))
+    with pytest.raises(HostError) as caught:
+        refuse_without_groups(Limits(cpu_quota=1), host)
+    assert caught.value.missing == (
+        f"no cgroup to run programs in: {tmp_path} does not have the controllers {lacking}"
+    )
