@@ -88,9 +88,12 @@ def _root(directory: str, values: Mapping[str, str], *, console: str) -> dict[st
     Nothing is made in the directory. If it lacks places for that, the root is a new one, with
     all that is in the directory.
     """
-    path = os.path.realpath(directory)
-    if not os.path.isdir(path):
-        raise subcommand.refuse(directory, "there is no such directory")
+    try:
+        path = os.path.realpath(directory, strict=True)
+    except OSError as error:
+        raise subcommand.refuse(directory, str(error.strerror)) from None
+    if not directory or not os.path.isdir(path):
+        raise subcommand.refuse(directory, "it is no directory")
     own = [Mount.dev(pts=True, console=console, readonly=False), Mount.proc(readonly=False)]
     if "-n" not in values:
         # The kernel shows the devices of a network only to who owns it.

@@ -9,6 +9,7 @@ from typing import NoReturn
 from runner.cli.values import inside, mode
 from runner.config import Mount
 from runner.errors import ConfigError
+from runner.wire import PLAN_MAX
 
 
 def overlay(text: str) -> Mount:
@@ -63,11 +64,11 @@ def file(text: str) -> Mount:
     target, equals, source = text.partition("=")
     if not equals or not source:
         _refuse(text, "write DST=FILE")
-    try:
-        with open(source, "rb") as stream:
-            return Mount.file(inside(target, text), stream.read())
-    except OSError as error:
-        _refuse(text, str(error.strerror))
+    with open(source, "rb") as stream:
+        content = stream.read(PLAN_MAX + 1)  # /dev/zero has no end
+    if len(content) > PLAN_MAX:
+        _refuse(text, "a copy has at most 16 MiB: show a larger file by --bind")
+    return Mount.file(inside(target, text), content)
 
 
 def staged(text: str) -> tuple[str, str]:

@@ -276,6 +276,8 @@ def _take(options: SimpleNamespace, flag: str, value: str | None, left: list[str
         parsed = "" if value is None else option.parse(value)
     except ConfigError as error:
         _refuse(option, str(error))
+    except OSError as error:  # also of any relative path where the directory was removed
+        _refuse(option, f"{value!r}: {error.strerror}")
     _store(options, option, parsed, value)
 
 

@@ -69,7 +69,12 @@ def root_of(path: str) -> list[Mount]:
     """Show the content of the host's directory `path` as the root, with /proc, /dev, /tmp."""
     own = {"proc", "dev", "tmp", "sys"}
     mounts: list[Mount] = []
-    for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+    try:
+        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+    except OSError as error:
+        message = f"--root: {path!r}: {error.strerror}"
+        raise ConfigError(message) from None
+    for entry in entries:
         target = f"/{entry.name}"
         if entry.is_symlink():
             mounts.append(Mount.symlink(os.readlink(entry.path), target))

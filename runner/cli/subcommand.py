@@ -77,6 +77,10 @@ def main(name: str, words: Sequence[str]) -> int:
     except SandboxError as error:
         report.say(f"{name}: {report.explain(error)}")
         return _status_of(error)
+    except OSError as error:  # of the caller's streams or directory, or for want of fds
+        what = f"{error.filename!r}: " if error.filename else ""
+        report.say(f"{name}: {what}{error.strerror}")
+        return _FAILED
 
 
 def command_or_shell(command: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from runner.config import Mount
 from runner.console import Console
+from runner.errors import ConfigError
 from runner.host import detect
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ class Terminal:
             self._console.relay(ended=ended)
         except BrokenPipeError:
             sandbox.cancel()  # nobody reads what it writes
+        except OSError as error:
+            sandbox.cancel()
+            message = f"--console: your terminal, or what stands for it: {error.strerror}"
+            raise ConfigError(message) from None
         except BaseException:
             sandbox.cancel()
             raise

@@ -180,7 +180,9 @@ def assignment(text: str) -> tuple[str, str]:
 def time_offset(text: str) -> tuple[str, float]:
     """Read `CLOCK=SECONDS`, which may be below 0."""
     clock, _, amount = text.partition("=")
-    if clock not in {"monotonic", "boottime"} or not re.fullmatch(r"[+-]?\d+(\.\d+)?", amount):
+    if clock not in {"monotonic", "boottime"} or not re.fullmatch(
+        r"[+-]?[0-9]+(\.[0-9]+)?", amount
+    ):
         _refuse(text, "write monotonic=SECONDS or boottime=SECONDS")
     return clock, float(amount)
 
@@ -222,7 +224,8 @@ def _above(soft: int, hard: int) -> bool:
 
 
 def _is_digits(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+    # None of the numbers here is longer, and of thousands of digits int() makes none.
+    return text.isascii() and text.isdigit() and len(text) <= 20
 
 
 def inside(target: str, text: str) -> str:

@@ -102,9 +102,32 @@ def test_usage_error_has_status_64(words: list[str], command: Command) -> None:
 
 
 def test_directory_that_is_not_there_is_refused(command: Command) -> None:
-    assert said(command("contain", "-c", "/no/such")) == (
-        "run-sandboxed: contain: '/no/such': there is no such directory\n"
-    )
+    for path, why in (
+        ("/no/such", "No such file or directory"),
+        ("/etc/passwd", "it is no directory"),
+        ("", "it is no directory"),
+    ):
+        refused = said(command("contain", "-c", path))
+        assert refused == f"run-sandboxed: contain: {path!r}: {why}\n"
+
+
+def test_directory_that_the_caller_may_not_search_is_refused(
+    tmp_path: Path, command: Command
+) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("needs a plain user")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    refused = said(command("contain", "-c", str(closed)))
+    assert refused == f"run-sandboxed: contain: '{closed}/dev': Permission denied\n"
+
+
+def test_output_that_cannot_be_written_is_said(start: Start) -> None:
+    words = ("contain", "/", "/bin/echo", "x")
+    with open("/dev/full", "wb") as full, start(*words, stdout=full) as process:
+        _, errors = process.communicate()
+    assert process.returncode == 1
+    assert errors == b"run-sandboxed: contain: No space left on device\n"
 
 
 def test_command_is_by_default_the_shell(tree: Path, command: Command) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,7 @@ BAD_VALUES: dict[str, list[tuple[str, str]]] = {
         ("1.5", f"'1.5'{_COUNT}"),
         ("4194305", f"'4194305'{_COUNT}"),
         ("\N{SUPERSCRIPT TWO}", f"'\N{SUPERSCRIPT TWO}'{_COUNT}"),
+        ("9" * 5000, f"'{'9' * 5000}'{_COUNT}"),
     ],
     "--open-files": [("many", f"'many'{_COUNT}"), ("", f"''{_COUNT}")],
     "--rlimit": [
@@ -132,6 +134,10 @@ BAD_VALUES: dict[str, list[tuple[str, str]]] = {
         ("/x", "'/x': write DST=FILE"),
         ("/x=/nowhere", "'/x=/nowhere': No such file or directory"),
         ("x=/etc/passwd", f"'x=/etc/passwd'{_ABSOLUTE}"),
+        (
+            "/x=/dev/zero",
+            "'/x=/dev/zero': a copy has at most 16 MiB: show a larger file by --bind",
+        ),
     ],
     "--dir": [("x", f"'x'{_ABSOLUTE}"), ("/x:9", f"'9'{_MODE}")],
     "--symlink": [
@@ -148,6 +154,7 @@ BAD_VALUES: dict[str, list[tuple[str, str]]] = {
         ("3-1", f"'3-1'{_CPUS}"),
         ("1,", f"'1,'{_CPUS}"),
         ("8192", f"'8192'{_CPUS}"),
+        ("9" * 5000, f"'{'9' * 5000}'{_CPUS}"),
     ],
     "--oom-score-adj": [("--1", f"'--1'{_NUMBER}")],
     "--net": [("bridge", "'bridge': known are none, host, pasta")],
@@ -158,6 +165,10 @@ BAD_VALUES: dict[str, list[tuple[str, str]]] = {
         ("realtime=1", f"'realtime=1'{_OFFSET}"),
         ("monotonic", f"'monotonic'{_OFFSET}"),
         ("boottime=1e9", f"'boottime=1e9'{_OFFSET}"),
+        (
+            "boottime=\N{ARABIC-INDIC DIGIT ONE}",
+            f"'boottime=\N{ARABIC-INDIC DIGIT ONE}'{_OFFSET}",
+        ),
     ],
     "--hook-outside": [("", f"''{_EMPTY}")],
     "--hook-inside": [("", f"''{_EMPTY}")],
@@ -400,3 +411,19 @@ def test_flags_are_unique_and_each_option_has_a_long_one() -> None:
     flags = [flag for option in OPTIONS for flag in option.flags]
     assert len(flags) == len(set(flags))
     assert all(option.name.startswith("--") for option in OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--root", "x"), ("--stage", "x"), ("--device", "x"), ("--overlay", "/a=x")],
+)
+def test_relative_path_where_the_directory_was_removed_is_refused(
+    option: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ConfigError) as caught:
+        parse([option, value, "true"])
+    assert str(caught.value) == f"{option}: {value!r}: No such file or directory"

@@ -90,6 +90,31 @@ def test_console_is_a_terminal_though_ours_are_pipes() -> None:
     assert sorted(lines) == sorted(["typed", "/dev/console", "three", "24 80", "typed"])
 
 
+def test_console_whose_output_cannot_be_written_is_a_failure_of_ours() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", CALL, "-q", "--console", "--", "echo", "x"],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            timeout=60,
+        )
+    what = "your terminal, or what stands for it: No space left on device"
+    assert (done.returncode, done.stderr) == (125, f"run-sandboxed: --console: {what}\n")
+
+
+def test_root_that_the_caller_may_not_read_is_refused(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("needs a plain user")
+    tmp_path.chmod(0)
+    done = run("--root", str(tmp_path), "--", "true")
+    why = f"run-sandboxed: --root: '{tmp_path}': Permission denied\n"
+    assert (done.returncode, done.stderr) == (125, why)
+
+
 def test_console_has_the_callers_size_and_gives_the_terminal_back() -> None:
     master, slave = pty.openpty()
     try:
