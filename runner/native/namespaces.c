@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 
 /* arg: fd of a namespace, its CLONE_NEW* */
@@ -38,8 +37,7 @@ int op_host_proc(const struct step *step, struct context *context)
 /*
  * args: seconds and ns for CLOCK_MONOTONIC, the same for CLOCK_BOOTTIME. For the time
  * namespace that our children will be in: it can be set as long as it has none
- * (time_namespaces(7)). Written through our own files in /proc, which are ours only
- * while we are dumpable; no program runs yet.
+ * (time_namespaces(7)).
  */
 int op_time_offsets(const struct step *step, struct context *context)
 {
@@ -49,14 +47,9 @@ int op_time_offsets(const struct step *step, struct context *context)
                           (long long)step->arg[2], (long long)step->arg[3]);
     if (length < 0 || (size_t)length >= sizeof text || !context->places)
         return -EINVAL;
-    if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0)
-        return -errno;
-    cleanup_fd int fd = openat(context->host_proc, "self/timens_offsets", O_WRONLY | O_CLOEXEC);
-    int error = fd < 0 ? -errno : 0;
-    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
-        return -errno;
-    if (error < 0)
-        return error;
+    cleanup_fd int fd = open_own(context, "self/timens_offsets");
+    if (fd < 0)
+        return fd;
     context->places->time_namespace = true;
     context->places->clock_shift_ns = step->arg[0] * NS_PER_S + step->arg[1];
     return write_text(fd, text, (size_t)length);

@@ -76,23 +76,37 @@ int op_personality(const struct step *step, struct context *context)
 }
 
 /*
- * string: the value. Through the caller's /proc: the sandbox may have none. Our files
- * in it are root's while we are not dumpable (proc(5)), which nobody is here to use:
- * no program runs yet. That /proc is closed at once, before any path is looked up in which
- * a symlink could lead through /proc/self/fd to it, and from there to the host's files.
+ * Our files are root's while we are not dumpable (proc(5)). If we are not root, we are
+ * for that long: no program of ours is alive to look.
+ */
+int open_own(const struct context *context, const char *name)
+{
+    const int flags = O_WRONLY | O_CLOEXEC;
+    int fd = openat(context->host_proc, name, flags);
+    if (fd >= 0 || errno != EACCES)
+        return fd < 0 ? -errno : fd;
+    if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0)
+        return -errno;
+    fd = openat(context->host_proc, name, flags);
+    int error = fd < 0 ? -errno : 0;
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+        error = -errno;
+    if (error < 0)
+        close_fd(&fd);
+    return error < 0 ? error : fd;
+}
+
+/*
+ * string: the value. Through the caller's /proc: the sandbox may have none. It is closed
+ * at once, before any path is looked up in which a symlink could lead through
+ * /proc/self/fd to it, and from there to the host's files.
  */
 int op_oom_score_adj(const struct step *step, struct context *context)
 {
-    int dumpable = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0);
-    if (dumpable < 0 || prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0)
-        return -errno;
-    cleanup_fd int fd = openat(context->host_proc, "self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    int error = fd < 0 ? -errno : 0;
+    cleanup_fd int fd = open_own(context, "self/oom_score_adj");
     close_fd(&context->host_proc);
-    if (dumpable == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
-        return -errno;
-    if (error < 0)
-        return error;
+    if (fd < 0)
+        return fd;
     return write_text(fd, step->strings[0], strlen(step->strings[0]));
 }
 

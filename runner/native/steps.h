@@ -77,6 +77,9 @@ OPS(OP_PROTOTYPE)
 /* Write a file below /proc/PID in one write, as the id maps want. Returns 0 or -errno. */
 int write_proc(pid_t pid, const char *name, const char *text);
 
+/* Open a file of our own, such as "self/…", in the caller's /proc for writing. Or -errno. */
+int open_own(const struct context *context, const char *name);
+
 /* Run the plan's steps of one phase. Returns 0, or -1 with context->report filled. */
 int steps_run(const struct plan *plan, enum phase phase, struct context *context);
 

@@ -94,7 +94,13 @@ def _keep_proc(runner: Runner) -> Iterator[Step]:
 
 
 def _join(runner: Runner, fds: Sequence[int]) -> Iterator[Step]:
-    """Enter what exists, user namespaces first: their capabilities allow the others."""
+    """Enter what exists, user namespaces first: their capabilities allow the others.
+
+    Who has capabilities in one could trace the keeper from when it is there: not if it is not
+    dumpable, for its memory is the caller's user namespace's (ptrace(2)).
+    """
+    if any(join.namespace is Namespace.USER for join in runner.join):
+        yield Step(Phase.EARLY, Op.DUMPABLE, At.INIT, (0,))
     numbered = enumerate(zip(runner.join, fds, strict=True))
     for index, (join, fd) in sorted(
         numbered, key=lambda item: item[1][0].namespace is not Namespace.USER

@@ -259,7 +259,9 @@ LOCATIONS: dict[ErrorLocation, Fault] = {
         index=1,
     ),
     At.UMASK: Fault({"umask": 0o22}, errno.ENOSYS, deny="umask"),
-    At.OOM_SCORE: Fault({"oom_score_adj": 1}, errno.EPERM, deny="prctl", arg=(0, 3)),
+    At.OOM_SCORE: Fault(
+        {"oom_score_adj": 1}, errno.EPERM, deny="openat", arg=(2, O_WRONLY_CLOEXEC)
+    ),
     At.NICE: Fault({"nice": 1}, errno.EACCES, deny="setpriority"),
     At.AFFINITY: Fault({"cpus": (4095,)}, errno.EINVAL),
     At.PERSONALITY: Fault({"personality": 0}, errno.EINVAL, deny="personality"),

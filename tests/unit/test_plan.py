@@ -22,6 +22,7 @@ from runner.config import (
     Credential,
     Hook,
     IdMap,
+    Join,
     Mount,
     MountKind,
     Namespace,
@@ -687,3 +688,12 @@ def test_hooks_without_a_set_up_in_which_they_could_run_are_refused(made: Namesp
     more = dataclasses.replace(runner, namespaces=made | Namespace.UTS)
     steps = plan.box(more, privileged=False, hooks=files)
     assert [step.phase for step in steps if step.op is Op.HOOK] == [Phase.MAPS]
+
+
+def test_joining_a_user_namespace_hides_the_keeper_before_it_is_there() -> None:
+    joins = (Join(Namespace.MOUNT, pid=1), Join(Namespace.USER, pid=1))
+    steps = plan.box(Runner(args=("true",), join=joins), privileged=True, join=(0, 1))
+    early = [(step.op, *step.args[:1]) for step in steps if step.phase is Phase.EARLY]
+    assert early == [(Op.SETGROUPS,), (Op.DUMPABLE, 0), (Op.SETNS, 1), (Op.SETNS, 0)]
+    steps = plan.box(Runner(args=("true",), join=joins[:1]), privileged=True, join=(0,))
+    assert [step.op for step in steps if step.phase is Phase.EARLY] == [Op.SETNS]
