@@ -134,7 +134,9 @@ def _start(
     with contextlib.ExitStack() as opened:
         sent = resolve.gather(runner, opened)
         runner, map_helpers = resolve.with_ids(runner, host)
-        keeper = Keeper(retain_session=runner.retain_session, name=name, sealed=sealed)
+        # Who lives where it enters may reach its file.
+        copied = sealed or bool(runner.join)
+        keeper = Keeper(retain_session=runner.retain_session, name=name, sealed=copied)
         try:
             steps = plan.box(
                 runner,

@@ -25,7 +25,9 @@ from runner import (
     Runner,
     TimeOffsets,
     Where,
+    helper,
 )
+from runner.errors import ProtocolError
 from runner.host import detect
 from tests.kernel.starting import output_of, script
 
@@ -137,6 +139,23 @@ def test_namespace_is_joined_by_its_path_and_others_are_made(other: int) -> None
     assert (ours["user"], ours["net"]) == (theirs["user"], theirs["net"])
     assert ours["uts"] not in {theirs["uts"], host["uts"]}
     assert ours["mnt"] == host["mnt"]
+
+
+def test_join_runs_the_keeper_from_a_copy_that_nobody_there_can_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+
+    def keeper(**options: object) -> helper.Keeper:
+        seen.append(options["sealed"])
+        raise ProtocolError
+
+    monkeypatch.setattr("runner.process.Keeper", keeper)
+    own = Join(Namespace.UTS, pid=os.getpid())
+    for joins in ((own,), ()):
+        with pytest.raises(ProtocolError):
+            runner.start(Runner(args=["/bin/true"], join=joins))
+    assert seen == [True, False]
 
 
 def test_join_of_another_type_is_refused_before_any_process(other: int, tmp_path: Path) -> None:
