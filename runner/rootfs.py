@@ -104,8 +104,7 @@ def can_be_put_back(mounts: Sequence[Mount]) -> bool:
     writable = tuple(
         f"{mount.target}/"
         for mount in mounts
-        if mount.kind in {MountKind.BIND, MountKind.OVERLAY}
-        and not (mount.readonly or mount.devices)
+        if mount.kind in {MountKind.BIND, MountKind.OVERLAY} and not mount.readonly
     )
     return not any(
         mount.target.startswith(fresh)

@@ -393,3 +393,6 @@ def test_sandbox_is_built_anew_where_a_run_could_leave_something() -> None:
     upper = overlay()
     assert rootfs.can_be_put_back([*kept, upper])
     assert not rootfs.can_be_put_back([*kept, upper, Mount.tmpfs("/o/t")])
+    for devices in (False, True):
+        writable = Mount.bind("/w", readonly=False, devices=devices)
+        assert not rootfs.can_be_put_back([*kept, writable, Mount.tmpfs("/w/a/t")])
