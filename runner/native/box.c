@@ -268,6 +268,7 @@ void box_clean(struct box *box)
     box->damaged = true;
     box->damage = reply_make(REPLY_FAILED, 0);
     box_report(&box->damage, report);
+    box->damage.step = -1; /* of our plan, which is not that of the run that is told */
 }
 
 void box_end(struct box *box)

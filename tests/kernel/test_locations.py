@@ -351,6 +351,26 @@ def test_place_that_cannot_be_made_fresh_is_reported_as_clean() -> None:
     assert (error.location, error.errno, error.index) == (At.CLEAN, errno.ENOENT, 3)
 
 
+def test_place_that_was_fresh_once_is_reported_to_the_next_run_by_its_index() -> None:
+    """The keeper's step is not one of the run's: no subject of these is named."""
+    where = b"/tmp/run-sandboxed-test-fresh"
+    make = Step(Phase.JOINED, Op.MKDIR, At.CHDIR, (0o755, 0), (where,))
+    once = Step(Phase.CLEAN, Op.RMDIR, At.CLEAN, strings=(where,), item=3)
+    with contextlib.closing(keeper_with([make, once])) as keeper:
+        config = Runner(args=["/bin/true"])
+        steps = plan.program(config, candidates=[b"/bin/true"], files=[-1])
+        steps = [step._replace(subject="not this") for step in steps]
+        encoded = wire.encode_plan(steps)
+        keeper.send_run(encoded, fds=[], watch=wire.NO_WATCH, flags=0)
+        assert keeper.receive(steps).kind == wire.ReplyKind.EXITED
+        keeper.send_run(encoded, fds=[], watch=wire.NO_WATCH, flags=0)
+        with pytest.raises(ChildError) as caught:
+            keeper.receive(steps)
+    error = caught.value
+    assert (error.location, error.errno, error.index) == (At.CLEAN, errno.ENOENT, 3)
+    assert "not this" not in str(error)
+
+
 def test_init_that_has_died_is_reported_and_never_a_verdict() -> None:
     with runner.Sandbox() as sandbox:
         sandbox.start()
