@@ -14,6 +14,7 @@ from runner.config import Credential, IdMap, Join, Namespace, Runner
 from runner.errors import HostError
 from runner.host import parse_id_map
 from runner.resolve import NS_FILES
+from runner.seccomp.terminal import no_typing
 
 _NS_GET_OWNER_UID: Final = 0xB704  # ioctl_ns(2), Linux 4.11
 
@@ -57,6 +58,7 @@ def run(_values: subcommand.Values, words: list[str]) -> int:
             work_dir="/",
             retain_session=True,
             ignored_signals=subcommand.ignored_signals(),
+            seccomp=no_typing(),  # in our session, on our terminal, run by who owns the sandbox
             **_find(words[0], opened)._asdict(),
         )
         return subcommand.run(config, path=subcommand.search_path(), sealed=True)

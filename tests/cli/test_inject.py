@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import pty
+import select
 import subprocess
 import sys
 import tempfile
@@ -341,6 +343,36 @@ def test_end_of_ours_ends_the_command(start: Start) -> None:
         process.kill()
         assert process.stdout is not None
         assert process.stdout.read() == b""  # nobody holds it open any more
+
+
+def test_command_cannot_type_into_the_callers_terminal(start: Start) -> None:
+    code = (
+        "import fcntl, termios\n"
+        "for call, word in ((termios.TIOCSTI, b'x'), (0x541c, b'\\3')):\n"
+        "    try:\n"
+        "        fcntl.ioctl(0, call, word)\n"
+        "    except OSError as error:\n"
+        "        print(error.errno, flush=True)\n"
+    )
+    ours, theirs = pty.openpty()
+    try:
+        take = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
+        prefix = (sys.executable, "-c", f"{take}; os.execv(sys.argv[1], sys.argv[1:])")
+        with (
+            program() as (keeper, _),
+            start(
+                *("inject", str(keeper), "/usr/bin/python3", "-c", code),
+                prefix=prefix,
+                stdin=theirs,
+                start_new_session=True,
+            ) as process,
+        ):
+            out, _ = process.communicate(timeout=60)
+        assert out.decode().split() == [str(errno.EPERM)] * 2
+        assert select.select([theirs], [], [], 0) == ([], [], [])
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 # What enters is sealed: C22, C23
