@@ -22,9 +22,9 @@ OPTIONS: Final = (
 )
 ABOUT: Final = """A MAP is START:LOWER:COUNT, more of them after a comma or semicolon: COUNT \
 ids from START inside are those from LOWER outside. Root's default makes 0 the highest id, so \
-that root inside is nobody in particular outside, and leaves the others as they are; anybody \
-else's makes 0 the caller's own id, and 1 and up what subuid(5) and subgid(5) delegate to the \
-caller."""
+that root inside is nobody in particular outside, and leaves the others as they are; that of \
+anybody else, and of a root that may not give ids (unshare -Ur), makes 0 the caller's own id, \
+and 1 and up what subuid(5) and subgid(5) delegate to the caller."""
 
 
 class Ids(NamedTuple):
@@ -53,7 +53,7 @@ def choose(values: Mapping[str, str]) -> Ids:
 
 def _maps(kind: Kind, text: str | None, host: Host) -> tuple[IdMap, ...]:
     namespace = host.uid_map if kind is Kind.UID else host.gid_map
-    if text is None and host.euid == 0:
+    if text is None and host.euid == 0 and host.maps_ids:
         return subid.root_default(namespace)
     if host.maps_ids:
         own = host.euid if kind is Kind.UID else os.getegid()

@@ -173,7 +173,8 @@ def limits_of(options: SimpleNamespace) -> Limits:
     if given["stack"] == RLIM_INFINITY:
         del given["stack"]
         rlimits += (Rlimit.named("STACK", RLIM_INFINITY),)
-    return Limits(rlimits=rlimits, **{dest: v for dest, v in given.items() if v is not None})
+    named = {dest: v for dest, v in given.items() if v not in (None, [])}
+    return Limits(rlimits=rlimits, **named)
 
 
 def _settings(options: SimpleNamespace) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def arrange(options: SimpleNamespace) -> Places:
     """Work out the mounts from the options and the current directory."""
     mounts: list[Mount] = [
         *(*options.binds, *options.tmpfs, *options.overlays, *options.files),
-        *(*options.directories, *options.symlinks, *options.devices),
+        *(*options.directories, *options.symlinks, *options.device_files),
         *(*options.masks, *options.read_only),
     ]
     root = _other_root(options)

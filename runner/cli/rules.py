@@ -60,7 +60,7 @@ def check(options: SimpleNamespace) -> None:
 
 def _placed(options: SimpleNamespace) -> list[Mount]:
     made = options.overlays + options.files + options.directories + options.symlinks
-    placed: list[Mount] = options.binds + options.tmpfs + options.devices + made
+    placed: list[Mount] = options.binds + options.tmpfs + options.device_files + made
     return placed
 
 

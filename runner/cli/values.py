@@ -10,7 +10,7 @@ import os
 import re
 from typing import Final, NoReturn
 
-from runner.config import RLIM_INFINITY, RLIMITS, Mount, Rlimit
+from runner.config import RLIM_INFINITY, RLIMITS, DeviceAccess, IoLimit, Mount, Rlimit
 from runner.errors import ConfigError
 from runner.units import parse_size, parse_time
 
@@ -20,6 +20,7 @@ _BYTES: Final = frozenset(
 )
 _MAX_COUNT: Final = 2**22
 _BIND_FLAGS: Final = ("ro", "rw", "dev", "optional")
+_RATES: Final = ("read_bytes", "write_bytes", "read_ops", "write_ops")
 
 
 def size(text: str) -> int:
@@ -48,6 +49,31 @@ def count(text: str) -> int:
     if not _is_digits(text) or not 1 <= int(text) <= _MAX_COUNT:
         _refuse(text, f"give a whole number, 1 to {_MAX_COUNT}")
     return int(text)
+
+
+def fraction(text: str) -> float:
+    """Read a number above zero, which may have decimals."""
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text, re.ASCII) or float(text) == 0:
+        _refuse(text, "give a number above 0, such as 0.5 or 2")
+    return float(text)
+
+
+def io_limit(text: str) -> IoLimit:
+    """Read `DEVICE:WHAT=N,…`; byte counts need a unit, operations are plain numbers."""
+    device, colon, rates = text.rpartition(":")
+    found: dict[str, int] = {}
+    for rate in rates.split(","):
+        what, equals, amount = rate.partition("=")
+        if not colon or not equals or what not in _RATES:
+            _refuse(text, "write DEVICE:WHAT=N; WHAT is " + ", ".join(_RATES))
+        found[what] = size(amount) if what.endswith("bytes") else count(amount)
+    return IoLimit(device=device, **found)
+
+
+def device_access(text: str) -> DeviceAccess:
+    """Read `DEVICE[=ACCESS]`."""
+    device, equals, access = text.partition("=")
+    return DeviceAccess(device, access) if equals else DeviceAccess(device)
 
 
 def rlimit(text: str) -> Rlimit:

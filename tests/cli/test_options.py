@@ -28,6 +28,8 @@ _HIDES = ": this would hide the whole sandbox; to choose its root use --root"
 _IDS = ": write a name, or numbers, UID or UID:GID, each 0 to 4294967294"
 _NAMES = ": write names with commas between, such as memory,network"
 _EMPTY = ": the name is empty"
+_FRACTION = ": give a number above 0, such as 0.5 or 2"
+_IO = ": write DEVICE:WHAT=N; WHAT is read_bytes, write_bytes, read_ops, write_ops"
 _OVERLAY = ": write DST=LOWER, DST=LOWER:LOWER, or DST=LOWER,upper=DIR,work=DIR"
 _MODE = ": write it in octal, such as 755"
 _NUMBER = ": write a whole number"
@@ -87,6 +89,20 @@ BAD_VALUES: dict[str, list[tuple[str, str]]] = {
             "'NOFILE=9223372036854775808': a limit is a whole number, or unlimited",
         ),
         ("DATA=256", f"'256' {_UNIT}"),
+    ],
+    "--swap": [("256", f"'256' {_UNIT}")],
+    "--cpu-quota": [("0", f"'0'{_FRACTION}"), ("1e2", f"'1e2'{_FRACTION}")],
+    "--cpu-weight": [("0", f"'0'{_COUNT}")],
+    "--cpuset": [("a", f"'a'{_CPUS}")],
+    "--io": [
+        ("/x", f"'/x'{_IO}"),
+        ("/x:speed=1", f"'/x:speed=1'{_IO}"),
+        ("/x:read_bytes=256", f"'256' {_UNIT}"),
+        ("x:read_ops=5", "IoLimit.device: 'x': give an absolute path"),
+    ],
+    "--allow-device": [
+        ("x", "DeviceAccess.device: 'x': give an absolute path"),
+        ("/dev/null=x", "DeviceAccess.access: 'x': give some of r, w, m, each once"),
     ],
     "--stdin": [("", f"''{_EMPTY}")],
     "--stdout": [("", f"''{_EMPTY}")],
@@ -199,6 +215,11 @@ BAD_VALUES: dict[str, list[tuple[str, str]]] = {
 }
 
 _HINT = "run-sandboxed: run-sandboxed --help lists the options\n"
+
+
+def test_each_option_has_a_place_of_its_own() -> None:
+    places = [option.dest for option in OPTIONS]
+    assert len(set(places)) == len(places)
 
 
 def test_bad_values_of_the_table_cover_each_option_with_a_value() -> None:

@@ -11,7 +11,7 @@ import types
 import pytest
 
 from runner.cli.main import main
-from runner.config import ADDR_NO_RANDOMIZE, Limits, Mount, TimeOffsets
+from runner.config import ADDR_NO_RANDOMIZE, DeviceAccess, IoLimit, Limits, Mount, TimeOffsets
 from runner.errors import ChildError, ErrorLocation, SandboxError
 from runner.result import Result, Status, error_to_dict
 from runner.sandbox import DEFAULT_ENV
@@ -108,6 +108,23 @@ def test_settings_without_options_are_the_defaults(
         (["--require", "memory,network"], "require", ("memory", "network")),
         (["-C", "/usr"], "work_dir", "/usr"),
         (["-m", "1M"], "limits", Limits(memory=2**20)),
+        (["--swap", "1M"], "limits", Limits(swap=2**20)),
+        (
+            ["--cpu-quota", "0.5", "--cpuset", "0-1"],
+            "limits",
+            Limits(cpu_quota=0.5, cpus=(0, 1)),
+        ),
+        (["--cpu-weight", "7", "--pressure"], "limits", Limits(cpu_weight=7, pressure=True)),
+        (
+            ["--io", "8:0:read_bytes=1M,write_ops=5"],
+            "limits",
+            Limits(io=(IoLimit(device="8:0", read_bytes=2**20, write_ops=5),)),
+        ),
+        (
+            ["--allow-device", "/dev/null", "--allow-device", "c 1:*=r"],
+            "limits",
+            Limits(devices=(DeviceAccess("/dev/null"), DeviceAccess("c 1:*", "r"))),
+        ),
         (
             ["-E", "A=1", "-E", "PATH=/x"],
             "env",
