@@ -71,9 +71,10 @@ def test_root_inside_is_nobody_outside(place: Path, command: Command) -> None:
     )
 
 
-def test_default_map_where_there_is_but_one_id_is_refused_to_root(command: Command) -> None:
-    done = command("pseudo", "true", prefix=("unshare", "-r"))
-    assert said(done).startswith("run-sandboxed: pseudo: a second id in this user namespace\n")
+def test_default_map_of_a_root_with_but_one_id_is_that_id(command: Command) -> None:
+    script = "cat /proc/self/uid_map /proc/self/gid_map; id -u; id -g"
+    done = command("pseudo", "sh", "-c", script, prefix=("unshare", "-r"))
+    assert lines_of(done) == [["0", "0", "1"], ["0", "0", "1"], ["0"], ["0"]]
 
 
 def test_default_map_of_a_user_is_its_own_id(place: Path, command: Command) -> None:
