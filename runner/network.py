@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from typing import TYPE_CHECKING, Final
 
 from runner.config import Hook
@@ -26,6 +25,8 @@ def pasta(
     what the host gets on these is the sandbox's. Neither is so otherwise. pasta ends with the
     namespace. Raises HostError where it or the TUN device is missing.
     """
+    import shutil  # costs milliseconds: it imports what unpacks archives
+
     program = shutil.which("pasta", path=_PATH)
     if program is None:
         missing = "pasta, which connects a sandbox to the network"

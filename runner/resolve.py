@@ -9,11 +9,10 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import os
-import shutil
 import stat
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from runner import accounts, idmap, sources, subid
+from runner import idmap, sources
 from runner.config import Credential, Namespace, User
 from runner.config.checks import refuse
 from runner.plan import HookFiles
@@ -79,11 +78,15 @@ def with_ids(runner: Runner, host: Host) -> tuple[Runner, dict[str, list[str]]]:
     ids that are nobody's to give, HostError where the helpers are missing.
     """
     if isinstance(runner.credential, User):
+        from runner import accounts
+
         root = runner.root or ("" if runner.pivot_root else "/")
         credential = accounts.credential(runner.credential, root=root, mounts=runner.mounts)
         runner = dataclasses.replace(runner, credential=credential)
     if Namespace.USER not in runner.namespaces:
         return runner, {}
+    from runner import subid
+
     runner = idmap.with_default_maps(runner, euid=host.euid, egid=os.getegid())
     commands = {}
     for kind, maps, namespace in (
@@ -155,6 +158,8 @@ def _open_namespace(field: str, join: Join) -> int:
 
 
 def _find_program(field: str, hook: Hook) -> bytes:
+    import shutil  # costs milliseconds: it imports what unpacks archives
+
     name = hook.args[0]
     path = shutil.which(name, path=hook.env.get("PATH", os.defpath))
     if path is None:

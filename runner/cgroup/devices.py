@@ -9,7 +9,6 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from runner.cgroup import device_program
 from runner.cgroup.files import write_limit
 from runner.errors import HostError
 
@@ -75,6 +74,8 @@ class DevicesV2:
     def prepare(self, limits: Limits) -> None:
         if limits.devices == self._set:
             return
+        from runner.cgroup import device_program  # costs milliseconds: it needs ctypes
+
         self._set = None
         # Between the two nothing is held, but nobody is in the group.
         program, self._program = self._program, None
