@@ -19,6 +19,8 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+enum { STOP_LIMIT_S = 1 };
+
 static bool fd_index_valid(int32_t index, unsigned fd_count)
 {
     return index >= -1 && index < (int32_t)fd_count;
@@ -150,15 +152,30 @@ static void tell(struct watch *watch, enum reply_kind kind)
         grader_gone(watch);
 }
 
-/* Wait until it has stopped, as it is about to. Returns whether it has: it may have ended. */
+/*
+ * Wait until it has stopped, as it is about to. Returns false if it has ended, or has gone
+ * on to its exec. Somebody may continue it before it has stopped, of which nothing tells,
+ * and we are deaf meanwhile: so not for ever.
+ */
 static bool await_stop(const struct watch *watch)
 {
-    siginfo_t info;
-    int result;
-    do
-        result = waitid(P_PID, (id_t)watch->program, &info, WSTOPPED | WEXITED | WNOWAIT);
-    while (result < 0 && errno == EINTR);
-    return result == 0 && (info.si_code == CLD_STOPPED || info.si_code == CLD_TRAPPED);
+    const int events = WSTOPPED | WCONTINUED | WEXITED | WNOWAIT | WNOHANG;
+    const struct timespec pause = timespec_of(MS_NS / 10);
+    const int64_t end = clock_ns(CLOCK_MONOTONIC) + NS_PER_S * STOP_LIMIT_S;
+    while (clock_ns(CLOCK_MONOTONIC) < end) {
+        siginfo_t info = {0};
+        struct pollfd exec = {.fd = watch->notify, .events = POLLIN};
+        int gone_on = poll(&exec, 1, 0);
+        if (waitid(P_PID, (id_t)watch->program, &info, events) < 0)
+            return false;
+        if (info.si_pid)
+            return info.si_code == CLD_STOPPED || info.si_code == CLD_TRAPPED ||
+                   info.si_code == CLD_CONTINUED;
+        if (gone_on > 0)
+            return false;
+        (void)nanosleep(&pause, NULL);
+    }
+    return true;
 }
 
 /* The program waits before its exec, for the grader's callback, or has stopped itself. */
@@ -169,21 +186,22 @@ static void on_sync(struct watch *watch)
         close_fd(&watch->sync); /* it has exec'ed or died */
         return;
     }
-    if (word == SYNC_WAITS) {
-        watch->synchronising = true; /* for as long as the callback takes */
+    watch->synchronising = true; /* for as long as the callback takes, or a tracer */
+    if (word == SYNC_WAITS)
         tell(watch, REPLY_SYNC);
-    } else if (await_stop(watch))
+    else if (await_stop(watch))
         tell(watch, REPLY_STOPPED);
 }
 
 /*
  * Traced, it stops with SIGTRAP when its exec has happened. We let it go, but stopped:
- * whoever attaches then sees its first instruction.
+ * whoever attaches then sees its first instruction. It runs, even if somebody has
+ * continued it by now.
  */
-static bool leave_stopped(const struct watch *watch)
+static void leave_stopped(const struct watch *watch)
 {
-    return await_stop(watch) && ptrace(PTRACE_DETACH, watch->program, NULL, SIGSTOP) == 0 &&
-           await_stop(watch);
+    if (await_stop(watch) && ptrace(PTRACE_DETACH, watch->program, NULL, SIGSTOP) == 0)
+        (void)await_stop(watch);
 }
 
 /* Our end of a close-on-exec pipe has ended: exec, or the end of the child. */
@@ -192,8 +210,9 @@ static void on_notify(struct watch *watch)
     close_fd(&watch->notify);
     if (atomic_load(&watch->report->state) != REPORT_EXEC)
         return;
-    if (!watch->traced || leave_stopped(watch))
-        tell(watch, REPLY_RUNNING);
+    if (watch->traced)
+        leave_stopped(watch);
+    tell(watch, REPLY_RUNNING);
 }
 
 /*

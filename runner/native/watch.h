@@ -24,7 +24,7 @@ struct watch {
     bool aborted; /* the grader's sync callback has said no */
     bool gone;    /* the grader has closed its end */
     bool reaped;
-    bool synchronising; /* the grader's callback runs */
+    bool synchronising; /* the grader's callback runs, or a tracer has it */
     bool traced;        /* by us, until its exec */
     int error;          /* -errno of a failure of ours, and where */
     enum location error_location;

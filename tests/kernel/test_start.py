@@ -12,6 +12,7 @@ import select
 import signal
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -349,6 +350,41 @@ def test_program_stopped_before_exec_can_be_killed() -> None:
 
 
 ALLOW_ALL = b"\x06\0\0\0\0\0\xff\x7f"
+
+
+def test_program_stopped_before_its_filter_may_stay_so_for_long() -> None:
+    """Longer than a set-up that hangs would be given: 10 s."""
+    config = Runner(args=["/bin/true"], stop_before_seccomp=True, seccomp=ALLOW_ALL)
+    with runner.start(config) as process:
+        time.sleep(10.3)
+        process.resume()
+        assert process.wait().status is Status.OK
+
+
+def test_program_continued_by_another_at_once_is_started_all_the_same() -> None:
+    """Somebody's SIGCONT may come before the keeper has seen it stop."""
+    code = (
+        "import os, signal\n"
+        "print(flush=True)\n"
+        "def below(pid): return open(f'/proc/{pid}/task/{pid}/children').read().split()\n"
+        "while True:\n"
+        "    try:\n"
+        "        for pid in [pid for keeper in below(os.getppid()) for pid in below(keeper)]:\n"
+        "            if open(f'/proc/{pid}/comm').read() == 'sleep\\n':\n"
+        "                os.kill(int(pid), signal.SIGCONT)\n"
+        "    except OSError: pass\n"
+    )
+    words = [sys.executable, "-S", "-c", code]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"\n"
+            for _ in range(8):
+                began = time.monotonic()
+                with runner.start(Runner(args=["/bin/sleep", "20"], ptrace=True)):
+                    assert time.monotonic() - began < 10
+        finally:
+            other.kill()
 
 
 @pytest.mark.parametrize("namespaces", [Namespace(0), USER], ids=["bare", "pid namespace"])
