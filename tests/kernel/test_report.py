@@ -266,12 +266,15 @@ def expected_privileges(fields: dict[str, Any]) -> dict[str, str]:
     is_root = uid == 0 and not bits & NOROOT
     permitted = (inheritable | bounding if is_root else 0) | ambient
     no_new_privs = bool(fields.get("no_new_privs") or "seccomp" in fields)
-    # An exec that gives capabilities clears the parent-death signal (prctl(2)).
+    # An exec that gives capabilities clears the parent-death signal (prctl(2)) and, even where
+    # no_new_privs then withholds them, what of the personality weakens a program (per_clear).
     gained = sets is not None and permitted & ~sets.mask("permitted")
+    personality = 0 if gained else fields.get("personality", 0)
     if gained and no_new_privs:
         permitted, gained = permitted & sets.mask("permitted"), 0
     return {
         "parent_death": "0" if gained else "9",
+        "personality": f"{personality:x}",
         "effective": f"{permitted:x}",
         "permitted": f"{permitted:x}",
         "inheritable": f"{inheritable:x}",
@@ -301,7 +304,6 @@ def expected_process(fields: dict[str, Any]) -> dict[str, str]:
         "caught": "0",
         "umask": f"{fields.get('umask', umask):o}",
         "nice": str(fields.get("nice", os.nice(0))),
-        "personality": f"{fields.get('personality', 0):x}",
         "host_name": fields.get("host_name") or host.nodename,
         "domain_name": fields.get("domain_name") or domain,
         "work_dir": fields["work_dir"] or ("/" if moved else os.getcwd()),
