@@ -63,4 +63,4 @@ def _entry(path: str, target: str, *, readonly: bool) -> Iterator[Mount]:
         if stat.S_ISLNK(mode):
             yield Mount.symlink(os.readlink(path), target)
         elif stat.S_ISDIR(mode) or stat.S_ISREG(mode):
-            yield Mount.bind(path, target, readonly=readonly, optional=True)
+            yield Mount.bind(path, target, readonly=readonly, optional=True, follow=False)

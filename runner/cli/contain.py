@@ -120,7 +120,7 @@ def _entries(path: str) -> Iterator[Mount]:
             if entry.is_symlink():
                 yield Mount.symlink(os.readlink(entry.path), target)
             else:
-                yield Mount.bind(entry.path, target, readonly=False)
+                yield Mount.bind(entry.path, target, readonly=False, follow=False)
 
 
 def _is_directory(path: str) -> bool:

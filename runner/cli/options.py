@@ -192,7 +192,7 @@ OPTIONS: Final = (
            "run COMMAND by sh, as you, when the sandbox exists and before it is filled",
            repeat=True),
     Option(_I, "hooks_inside", ("--hook-inside",), "COMMAND", values.file_name,
-           "run COMMAND by sh, as its root, in its new root directory",
+           "run COMMAND by sh, as its root, in its new root directory, with your environment",
            repeat=True),
     Option(_I, "domain_name", ("--domainname",), "NAME", values.host_name,
            "NIS domain name that it sees"),

@@ -79,7 +79,7 @@ def root_of(path: str) -> list[Mount]:
         if entry.is_symlink():
             mounts.append(Mount.symlink(os.readlink(entry.path), target))
         elif entry.name not in own:
-            mounts.append(Mount.bind(entry.path, target))
+            mounts.append(Mount.bind(entry.path, target, follow=False))
     return [*mounts, Mount.proc(), Mount.dev(), Mount.tmpfs("/tmp"), Mount.tmpfs("/dev/shm")]
 
 

@@ -61,6 +61,7 @@ class Mount:
     devices: bool = False
     executable: bool = True
     owned: bool = False
+    follow: bool = True
     size: int | None = None
     inodes: int | None = None
     mode: int = 0o755
@@ -129,8 +130,12 @@ class Mount:
         recursive: bool = True,
         executable: bool = True,
         owned: bool = False,
+        follow: bool = True,
     ) -> Mount:
         """Show the host's file or directory `source` at `target` (default: the same path).
+
+        `follow`: a source that is a symbolic link leads to what is shown; else it is refused
+        (ELOOP), which who lists a directory that others may change has to ask for.
 
         `recursive`: with what is mounted below it, read-only too if it is. `optional`: a source
         that is not there is left out.
@@ -152,6 +157,7 @@ class Mount:
             recursive=recursive,
             executable=executable,
             owned=owned,
+            follow=follow,
         )
 
     @classmethod

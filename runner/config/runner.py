@@ -181,6 +181,11 @@ class Runner:
             self._need(Namespace.NETWORK, "loopback", self.loopback)
         seen = self.namespaces
         for join in self.join:
+            if join.namespace is Namespace.USER and (
+                self.oom_score_adj is not None or self.time_offsets is not None
+            ):
+                # They are written while we may be traced, by whoever is in there.
+                refuse("Runner.join", join, "not with oom_score_adj or time_offsets")
             if join.namespace in seen:
                 refuse("Runner.join", join, "this namespace is made or joined already")
             seen |= join.namespace

@@ -18,16 +18,16 @@
 #include <string.h>
 #include <sys/mount.h>
 
-/* arg: slot, optional? Opens a path, for `bind`. */
+/* arg: slot, optional?, follow a link? Opens a path, for `bind`. */
 int op_open_path(const struct step *step, struct context *context)
 {
     if (!slot_valid(context, step->arg[0]))
         return -EINVAL;
-    int fd = open(step->strings[0], O_PATH | O_CLOEXEC);
+    int fd = open(step->strings[0], O_PATH | O_CLOEXEC | (step->arg[2] ? 0 : O_NOFOLLOW));
     if (fd < 0)
         return errno == ENOENT && step->arg[1] ? 0 : -errno;
     context->places->slots[step->arg[0]] = fd;
-    return 0;
+    return step->arg[2] ? 0 : refuse_link(fd);
 }
 
 static unsigned long flag_of(const char *option)

@@ -26,7 +26,7 @@ bool slot_valid(const struct context *context, int64_t slot)
     return context->places && slot >= 0 && slot < WIRE_SLOTS_MAX;
 }
 
-/* arg: slot, recursive?, optional? */
+/* arg: slot, recursive?, optional?, follow a link? */
 int op_open_tree(const struct step *step, struct context *context)
 {
     if (!slot_valid(context, step->arg[0]))
@@ -34,13 +34,15 @@ int op_open_tree(const struct step *step, struct context *context)
     unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
     if (step->arg[1])
         flags |= AT_RECURSIVE_FLAG;
+    if (!step->arg[3])
+        flags |= AT_SYMLINK_NOFOLLOW;
     long fd = sys_result(syscall(SYS_open_tree, AT_FDCWD, step->strings[0], flags));
     if (fd == -ENOENT && step->arg[2])
         return 0; /* move_mount sees the empty slot */
     if (fd < 0)
         return (int)fd;
     context->places->slots[step->arg[0]] = (int)fd;
-    return 0;
+    return step->arg[3] ? 0 : refuse_link((int)fd);
 }
 
 /* arg: slot, attributes to set, attributes to clear. Always recursive and private. */

@@ -78,6 +78,14 @@ int op_symlink(const struct step *step, struct context *context)
     return same ? 0 : -EEXIST;
 }
 
+int refuse_link(int fd)
+{
+    struct stat status;
+    if (fstat(fd, &status) < 0)
+        return -errno;
+    return S_ISLNK(status.st_mode) ? -ELOOP : 0;
+}
+
 /* arg: mode. Creates the file; O_EXCL: never writes through what is there already. */
 int op_write_file(const struct step *step, struct context *context)
 {

@@ -12,5 +12,8 @@
  */
 int check_target(const char *path);
 
+/* Is this a symlink itself, opened where none was to be followed? Returns 0 or -ELOOP. */
+int refuse_link(int fd);
+
 /* Make what a bind of `source` needs: a directory for a directory, else a file. */
 int make_target(const struct stat *source, const char *path, enum target wanted);

@@ -11,6 +11,7 @@ import posixpath
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runner.config import Mount, MountKind
+from runner.errors import ConfigError
 from runner.errors import ErrorLocation as At
 from runner.plan import mounting
 from runner.plan.steps import Op, Phase, Step
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from runner.config import Runner
 
+_SLOTS_MAX: Final = 256  # WIRE_SLOTS_MAX of native/wire.h
 DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
 
 
@@ -32,6 +34,7 @@ class Tree(NamedTuple):
     recursive: bool = False
     optional: bool = False
     owned: bool = False
+    follow: bool = True
 
 
 def of_mount(mount: Mount, item: int) -> tuple[Tree, ...]:
@@ -43,7 +46,7 @@ def of_mount(mount: Mount, item: int) -> tuple[Tree, ...]:
         kept |= 0 if mount.devices else mounting.ATTR_NODEV
         kept |= 0 if mount.executable else mounting.ATTR_NOEXEC
         tree = Tree(mount.source, kept, item, mount.recursive, mount.optional, mount.owned)
-        return (tree,)
+        return (tree._replace(follow=mount.follow),)
     if mount.kind is MountKind.DEV:
         # A user namespace may not mknod a device, but may bind the host's.
         paths = [f"/dev/{name}" for name in DEVICES] + [mount.console] * bool(mount.console)
@@ -85,6 +88,9 @@ def numbered(
         first[index] = len(trees)
         trees.extend(of_mount(mount, index))
     trees.extend(of_root(runner))
+    if len(trees) > _SLOTS_MAX:
+        message = f"Runner.mounts: {len(trees)} sources of the host's: at most {_SLOTS_MAX}"
+        raise ConfigError(message)
     return trees, first
 
 
@@ -101,11 +107,12 @@ def opened(
     """
     for slot, tree in enumerate(trees):
         if old:
-            yield _step(phase, Op.OPEN_PATH, tree, (slot, tree.optional), tree.source)
+            yield _step(
+                phase, Op.OPEN_PATH, tree, (slot, tree.optional, tree.follow), tree.source
+            )
             continue
-        yield _step(
-            phase, Op.OPEN_TREE, tree, (slot, tree.recursive, tree.optional), tree.source
-        )
+        how = (slot, tree.recursive, tree.optional, tree.follow)
+        yield _step(phase, Op.OPEN_TREE, tree, how, tree.source)
         yield _step(phase, Op.MOUNT_SETATTR, tree, (slot, tree.attributes, 0))
         if tree.owned and owner is not None:
             yield _step(phase, Op.MOUNT_IDMAP, tree, (slot,), *owner)

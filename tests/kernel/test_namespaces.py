@@ -169,6 +169,8 @@ def test_join_of_another_type_is_refused_before_any_process(other: int, tmp_path
             runner.start(Runner(args=["x"], join=[Join(USER, path=path)]))
     with pytest.raises(ConfigError, match=r"Runner.join: .*made or joined already"):
         Runner(args=["x"], namespaces=USER, join=[Join(USER, pid=1)])
+    with pytest.raises(ConfigError, match=r"Runner.join: .*not with oom_score_adj"):
+        Runner(args=["x"], oom_score_adj=1, join=[Join(USER, pid=1)])
 
 
 def test_join_that_the_kernel_refuses_is_reported_with_its_index(other: int) -> None:

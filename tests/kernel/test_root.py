@@ -999,3 +999,22 @@ def test_overlay_that_the_kernel_makes_read_only_is_an_error(layers: Path, new: 
     maps = (IdMap(0, 100_000),)
     where = failure(mount, uid_mappings=maps, gid_mappings=maps)
     assert where == (At.MOUNT, errno.EROFS, FIRST)
+
+
+def test_bind_that_follows_no_link_refuses_one(tmp_path: Path, spaces: Namespace) -> None:
+    # What lists a directory that others may change looks at an entry before it is bound.
+    (tmp_path / "link").symlink_to("/usr")
+    tmp_path.chmod(0o755)
+    source = str(tmp_path / "link")
+    assert inside("ls -d /a/bin", Mount.bind(source, "/a"), namespaces=spaces) == "/a/bin\n"
+    at = failure(Mount.bind(source, "/a", follow=False), namespaces=spaces)
+    assert at == (At.MOUNT_SOURCE, errno.ELOOP, FIRST)
+    assert inside("ls -d /a/bin", Mount.bind("/usr", "/a", follow=False)) == "/a/bin\n"
+
+
+def test_mounts_of_more_sources_than_the_helper_holds_are_refused() -> None:
+    mounts = [Mount.bind("/usr", f"/m{number}") for number in range(257)]
+    with pytest.raises(
+        ConfigError, match=r"Runner.mounts: 2\d\d sources of the host's: at most"
+    ):
+        inside("true", *mounts)

@@ -228,7 +228,7 @@ def test_directory_as_the_root_is_read_only_before_anything_is_put_into_it(
     (attributes,) = (step for step in steps if step.op is Op.MOUNT_SETATTR)
     assert (opened.phase, opened.args, opened.subject) == (
         Phase.EARLY,
-        (0, True, False),
+        (0, True, False, True),
         "/image",
     )
     assert attributes.args == (0, 2 | 4 | int(readonly), 0)  # nosuid, nodev
