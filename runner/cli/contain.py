@@ -18,6 +18,7 @@ from runner.cli import ids, report, subcommand
 from runner.config import ALL_NAMESPACES, Hook, Mount, Namespace, Runner, Where
 from runner.console import Console
 from runner.process import start
+from runner.seccomp.terminal import no_typing
 
 _PIVOT: Final = "/tmp"  # any directory that exists everywhere; it is covered inside only
 _ENDING: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
@@ -41,6 +42,7 @@ def run(values: subcommand.Values, words: list[str]) -> int:
     if "-c" in values:
         fields |= _root(words[0], values, console="")
         fields |= {"retain_session": True, "ignored_signals": subcommand.ignored_signals()}
+        fields["seccomp"] = no_typing()  # into our terminal, which it has
         return subcommand.run(Runner(**fields), path=None, name=name)
     with ExitStack() as stack:
         stack.enter_context(_ended_in_order())

@@ -353,6 +353,15 @@ def test_without_console_it_is_in_our_session(tree: Path, command: Command) -> N
     assert done.stdout.split()[5] == b"0"  # one that is not in its pid namespace
 
 
+def test_without_console_it_cannot_type_into_our_terminal(tree: Path, command: Command) -> None:
+    # tests/cli/test_inject.py tries it; here, that the filter is there, and only here.
+    script = "grep Seccomp: /proc/self/status"
+    done = command("contain", "-c", str(tree), "/bin/sh", "-c", script)
+    assert done.stdout.split() == [b"Seccomp:", b"2"]
+    done = command("contain", str(tree), "/bin/sh", "-c", script)
+    assert done.stdout.split() == [b"Seccomp:", b"0"]
+
+
 def test_console_gives_all_output_of_what_is_piped_in(tree: Path, command: Command) -> None:
     script = "read word; i=0; while [ $i -lt 20000 ]; do echo $word $i; i=$((i+1)); done"
     done = command("contain", str(tree), "/bin/sh", "-c", script, data=b"row\n")
