@@ -38,12 +38,15 @@ demo: build ## judge the example submissions on two workers
 	@.ci/need g++=g++ javac=default-jdk-headless python3=python3
 	@$(PYTHON) worker.py --demo examples
 
-test: build ## run every test, as root and as a plain user where we are root
+test: build ## run every test; where we are root, as a plain user and in a user namespace too
 	@.ci/need g++=g++ javac=default-jdk-headless newuidmap=uidmap pasta=passt ip=iproute2
 	@status=0; $(PYTHON) -m pytest || status=1; \
 	if [ "$$(id -u)" = 0 ]; then \
 	    echo; echo 'The same again as uid 65534:'; \
 	    .ci/as-user .venv/bin/python -m pytest -p no:cacheprovider || status=1; \
+	    echo; echo 'What needs a kernel once more, as the root of a user namespace:'; \
+	    .ci/as-user unshare -Ur .venv/bin/python -m pytest -p no:cacheprovider \
+	        tests/kernel tests/hostile tests/cli || status=1; \
 	fi; exit $$status
 
 test-unit: build ## run the tests that need no privileges
