@@ -12,7 +12,6 @@ from runner import (
     guarantees,
     idmap,
     measure,
-    network,
     plan,
     resolve,
     rlimits,
@@ -29,7 +28,6 @@ from runner.config import (
     Namespace,
     Network,
     Runner,
-    User,
 )
 from runner.errors import HostError
 from runner.helper import START_TIMEOUT_S, Keeper
@@ -39,6 +37,7 @@ from runner.units import seconds_to_ns
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from runner.config import User
     from runner.plan import Step
     from runner.result import Result
 
@@ -219,7 +218,7 @@ def _runner(config: BoxConfig, host: Host, keeper: int) -> tuple[Runner, idmap.I
         root += rootfs.resolver()
     mounts = rootfs.combine(root, config.mounts)
     program = config.user
-    if isinstance(program, User):
+    if not isinstance(program, Credential):
         from runner import accounts  # few name one
 
         program = accounts.credential(program, root="", mounts=mounts)
@@ -235,6 +234,8 @@ def _runner(config: BoxConfig, host: Host, keeper: int) -> tuple[Runner, idmap.I
     extras = _of_the_box(config.extras)
     hooks = tuple(extras.pop("hooks", ()))
     if config.network is Network.PASTA:
+        from runner import network  # few have one
+
         hooks += (network.pasta(),)
     namespaces = ALL_NAMESPACES
     if "time_offsets" in extras:

@@ -13,7 +13,7 @@ import stat
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runner import idmap, sources
-from runner.config import Credential, Namespace, User
+from runner.config import Credential, Namespace
 from runner.config.checks import refuse
 from runner.plan import HookFiles
 
@@ -77,7 +77,7 @@ def with_ids(runner: Runner, host: Host) -> tuple[Runner, dict[str, list[str]]]:
     Those stand for "uid_map" and "gid_map" where we may not write them. Raises ConfigError for
     ids that are nobody's to give, HostError where the helpers are missing.
     """
-    if isinstance(runner.credential, User):
+    if not isinstance(runner.credential, Credential | None):
         from runner import accounts
 
         root = runner.root or ("" if runner.pivot_root else "/")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from runner import guarantees, sources, streams
 from runner.box import Box, BoxConfig, Program
-from runner.config import Credential, Limits, Network, User, check_args, check_env
+from runner.config import Credential, Limits, Network, check_args, check_env
 from runner.config.checks import check_name, refuse
 from runner.errors import ChildError, ErrorLocation
 from runner.helper import signals_held
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from runner.config import Hook, Mount, TimeOffsets
+    from runner.config import Hook, Mount, TimeOffsets, User
     from runner.helper import Keeper
     from runner.result import Result
 
@@ -109,7 +109,7 @@ class Sandbox:
             host_name=host_name,
             name=name,
             network=_network(network),
-            user=User(user) if isinstance(user, str) else Credential(*user),
+            user=_user(user),
             require=frozenset(require),
             extras=dict(extras),
         )
@@ -248,6 +248,14 @@ _RUN_OPTIONS: Final = frozenset({"stdin", "stdout", "stderr", "capture_limit"})
 def _env_items(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     check_env(env)
     return tuple(env.items())
+
+
+def _user(user: tuple[int, int] | str) -> Credential | User:
+    if isinstance(user, str):
+        from runner.config import User  # few name one
+
+        return User(user)
+    return Credential(*user)
 
 
 def _network(network: Network | str) -> Network:

@@ -21,15 +21,13 @@ from runner.cli.output import Outputs
 from runner.config import (
     ADDR_NO_RANDOMIZE,
     RLIM_INFINITY,
-    Hook,
     Limits,
     Rlimit,
-    TimeOffsets,
-    Where,
 )
 from runner.errors import ConfigError, SandboxError
 
 if TYPE_CHECKING:
+    from runner.config import Hook
     from runner.result import Result
     from runner.sandbox import Sandbox
 
@@ -214,17 +212,25 @@ def _extras(options: SimpleNamespace) -> dict[str, Any]:
     if options.sysctls:
         given["sysctls"] = dict(options.sysctls)
     if options.time_offsets:
+        from runner.config import TimeOffsets
+
         given["time_offsets"] = TimeOffsets(**dict(options.time_offsets))
-    commands = [(Where.OUTSIDE, command) for command in options.hooks_outside]
-    commands += [(Where.INSIDE, command) for command in options.hooks_inside]
-    if commands:
-        given["hooks"] = [
-            Hook(args=("/bin/sh", "-c", command), where=where, env=os.environ)
-            for where, command in commands
-        ]
+    if options.hooks_outside or options.hooks_inside:
+        given["hooks"] = _hooks(options)
     if options.console:
         given["ctty"] = True
     return given
+
+
+def _hooks(options: SimpleNamespace) -> list[Hook]:
+    from runner.config import Hook, Where
+
+    commands = [(Where.OUTSIDE, command) for command in options.hooks_outside]
+    commands += [(Where.INSIDE, command) for command in options.hooks_inside]
+    return [
+        Hook(args=("/bin/sh", "-c", command), where=where, env=os.environ)
+        for where, command in commands
+    ]
 
 
 def _open_streams(options: SimpleNamespace, files: ExitStack) -> tuple[int, int, int]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
-from runner.config import RLIM_INFINITY, RLIMITS, DeviceAccess, IoLimit, Mount, Rlimit
+from runner.config import RLIM_INFINITY, RLIMITS, Mount, Rlimit
 from runner.errors import ConfigError
 from runner.units import parse_size, parse_time
+
+if TYPE_CHECKING:
+    from runner.config import DeviceAccess, IoLimit
 
 # The rlimits whose unit is bytes, getrlimit(2); these need a suffix, as every size does.
 _BYTES: Final = frozenset(
@@ -67,11 +70,15 @@ def io_limit(text: str) -> IoLimit:
         if not colon or not equals or what not in _RATES:
             _refuse(text, "write DEVICE:WHAT=N; WHAT is " + ", ".join(_RATES))
         found[what] = size(amount) if what.endswith("bytes") else count(amount)
+    from runner.config import IoLimit
+
     return IoLimit(device=device, **found)
 
 
 def device_access(text: str) -> DeviceAccess:
     """Read `DEVICE[=ACCESS]`."""
+    from runner.config import DeviceAccess
+
     device, equals, access = text.partition("=")
     return DeviceAccess(device, access) if equals else DeviceAccess(device)
 

@@ -4,29 +4,34 @@ Everything here is frozen and checked when made: a `ConfigError` names the field
 before any process exists. Nothing here touches the kernel.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from runner.config.checks import check_args, check_env
 from runner.config.ids import (
     ALL_NAMESPACES,
     NO_NAMESPACES,
     Credential,
     IdMap,
-    Join,
     Namespace,
     Network,
-    TimeOffsets,
-    User,
 )
-from runner.config.limits import (
-    RLIM_INFINITY,
-    RLIMITS,
-    DeviceAccess,
-    IoLimit,
-    Limits,
-    Rlimit,
-)
+from runner.config.limits import RLIM_INFINITY, RLIMITS, Limits, Rlimit
 from runner.config.mount import RESTRICTING, Mount, MountKind, in_order, is_within, normal
-from runner.config.process import CAPABILITIES, Capabilities, Hook, Where
 from runner.config.runner import ADDR_NO_RANDOMIZE, Runner
+
+if TYPE_CHECKING:
+    from runner.config.devices import DeviceAccess, IoLimit
+    from runner.config.named import Join, TimeOffsets, User
+    from runner.config.process import CAPABILITIES, Capabilities, Hook, Where
+
+# What few configurations have, and each of which takes long to define.
+_MODULES = {
+    "devices": "DeviceAccess IoLimit",
+    "named": "Join TimeOffsets User",
+    "process": "CAPABILITIES Capabilities Hook Where",
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
     "ADDR_NO_RANDOMIZE",
@@ -59,3 +64,12 @@ __all__ = [
     "is_within",
     "normal",
 ]
+
+
+def __getattr__(name: str) -> object:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value

@@ -100,6 +100,11 @@ class Hook:
     stdout: int | None = None
     stderr: int | None = 2
 
+    @property
+    def inside(self) -> bool:
+        """Tell whether it runs inside."""
+        return self.where is Where.INSIDE
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "args", tuple(self.args))
         if not self.args:

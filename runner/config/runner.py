@@ -6,7 +6,7 @@ import dataclasses
 import re
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from runner.config.checks import (
     Text,
@@ -20,14 +20,14 @@ from runner.config.ids import (
     NO_NAMESPACES,
     Credential,
     IdMap,
-    Join,
     Namespace,
-    TimeOffsets,
-    User,
 )
 from runner.config.limits import Rlimit
 from runner.config.mount import Mount
-from runner.config.process import Capabilities, Hook
+
+if TYPE_CHECKING:
+    from runner.config.named import Join, TimeOffsets, User
+    from runner.config.process import Capabilities, Hook
 
 # personality(2): no randomised addresses, so that a program behaves alike each time.
 ADDR_NO_RANDOMIZE: Final = 0x0040000

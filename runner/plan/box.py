@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from runner.config import Namespace, TimeOffsets, Where
+from runner.config import Namespace
 from runner.errors import ConfigError
 from runner.errors import ErrorLocation as At
 from runner.plan import root
@@ -60,7 +60,7 @@ def box(
         *(root.sources(runner, Phase.EARLY, owner) if privileged and not old_mounts else ()),
         *_join(runner, join),
         *_maps(runner, map_helpers or {}),
-        *_hooks(runner, Where.OUTSIDE, hooks),
+        *_hooks(runner, hooks, inside=False),
         *_setup(runner, privileged=privileged, owner=owner, hooks=hooks, old_mounts=old_mounts),
         *_joined(runner),
         *root.fresh_places(runner.mounts),
@@ -153,9 +153,9 @@ class HookFiles(NamedTuple):
     stderr: int
 
 
-def _hooks(runner: Runner, where: Where, files: Sequence[HookFiles]) -> Iterator[Step]:
+def _hooks(runner: Runner, files: Sequence[HookFiles], *, inside: bool) -> Iterator[Step]:
     for index, (hook, file) in enumerate(zip(runner.hooks, files, strict=True)):
-        if hook.where is where:
+        if hook.inside is inside:
             yield _hook(hook, index, file)
 
 
@@ -163,7 +163,7 @@ def _hook(hook: Hook, index: int, file: HookFiles) -> Step:
     words = (file.path, *map(os.fsencode, hook.args[1:]))
     env = (os.fsencode(f"{name}={value}") for name, value in hook.env.items())
     return Step(
-        Phase.MAPS if hook.where is Where.OUTSIDE else Phase.SETUP,
+        Phase.SETUP if hook.inside else Phase.MAPS,
         Op.HOOK,
         At.HOOK,
         (seconds_to_ns(hook.timeout), len(words), file.stdout, file.stderr),
@@ -206,12 +206,12 @@ def _setup(
     if runner.pivot_root:
         if old_mounts or not privileged:
             yield from root.sources(runner, Phase.SETUP, old=old_mounts)
-        inside = tuple(_hooks(runner, Where.INSIDE, hooks))
+        inside = tuple(_hooks(runner, hooks, inside=True))
         yield from root.new_root(
             runner, hooks=inside, privileged=privileged, owner=owner, old=old_mounts
         )
     else:
-        yield from _hooks(runner, Where.INSIDE, hooks)
+        yield from _hooks(runner, hooks, inside=True)
     if runner.host_name:
         yield _name(Op.HOSTNAME, runner.host_name)
     if runner.domain_name:
@@ -235,10 +235,11 @@ def _joined(runner: Runner) -> Iterator[Step]:
 
 def _time(runner: Runner) -> Iterator[Step]:
     yield Step(Phase.JOINED, Op.UNSHARE, At.UNSHARE, (int(Namespace.TIME),))
-    offsets = runner.time_offsets or TimeOffsets()
+    offsets = runner.time_offsets
+    monotonic, boottime = (offsets.monotonic, offsets.boottime) if offsets else (0.0, 0.0)
     args = (
-        *divmod(round(offsets.monotonic * NS_PER_S), NS_PER_S),
-        *divmod(round(offsets.boottime * NS_PER_S), NS_PER_S),
+        *divmod(round(monotonic * NS_PER_S), NS_PER_S),
+        *divmod(round(boottime * NS_PER_S), NS_PER_S),
     )
-    subject = f"monotonic {offsets.monotonic:g} boottime {offsets.boottime:g}"
+    subject = f"monotonic {monotonic:g} boottime {boottime:g}"
     yield Step(Phase.JOINED, Op.TIME_OFFSETS, At.TIME, args, subject=subject)

@@ -7,7 +7,7 @@ import signal
 import struct
 from typing import TYPE_CHECKING, Final
 
-from runner.config import Capabilities, Credential, Namespace
+from runner.config import Credential, Namespace
 from runner.errors import ConfigError
 from runner.errors import ErrorLocation as At
 from runner.plan.steps import Op, Phase, Step, in_user_namespace
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from runner.config import Rlimit, Runner
 
 _PROGRAM: Final = Phase.PROGRAM
-_SETPCAP: Final = Capabilities(permitted=frozenset({"SETPCAP"})).mask("permitted")
+_SETPCAP: Final = 1 << 8  # <linux/capability.h>
 
 
 def candidates(name: bytes, path: str) -> Sequence[bytes]:
