@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         User,
         Where,
     )
+    from runner.console import Console
     from runner.errors import (
         ChildError,
         ConfigError,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from runner.process import Process, start
     from runner.result import Result, Status
     from runner.sandbox import CAPTURE, STDOUT, Sandbox, run
+    from runner.staging import stage
+    from runner.tree import host_etc, host_root
     from runner.units import GiB, KiB, MiB
 
 _MODULES = {
@@ -51,6 +54,9 @@ _MODULES = {
     "process": "Process start",
     "result": "Result Status",
     "sandbox": "CAPTURE STDOUT Sandbox run",
+    "console": "Console",
+    "staging": "stage",
+    "tree": "host_etc host_root",
     "units": "GiB KiB MiB",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -64,6 +70,7 @@ __all__ = [
     "Capabilities",
     "ChildError",
     "ConfigError",
+    "Console",
     "Credential",
     "DeviceAccess",
     "ErrorLocation",
@@ -90,7 +97,10 @@ __all__ = [
     "TimeOffsets",
     "User",
     "Where",
+    "host_etc",
+    "host_root",
     "run",
+    "stage",
     "start",
 ]
 
