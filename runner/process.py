@@ -32,11 +32,18 @@ class Process:
     """
 
     def __init__(
-        self, keeper: Keeper, steps: list[Step], run_id: int, reply: wire.Reply
+        self,
+        keeper: Keeper,
+        steps: list[Step],
+        run_id: int,
+        reply: wire.Reply,
+        *,
+        stopped: bool,
     ) -> None:
         self.pid: Final = reply.pid
         self.waiting = reply.kind != wire.ReplyKind.RUNNING
-        self._stopped = reply.kind != wire.ReplyKind.SYNC
+        # A pid may be another's when we come to continue it. -1: it has ended already.
+        self._pidfd = _pidfd(reply.pid) if stopped else -1
         self._keeper = keeper
         self._steps = steps
         self._run_id = run_id
@@ -64,16 +71,19 @@ class Process:
         not call this, but let the tracer continue it.
         """
         with self._lock:
-            if self._stopped:
-                os.kill(self.pid, signal.SIGCONT)
+            if self._result is not None:
+                return
+            if self._pidfd >= 0:
+                with contextlib.suppress(ProcessLookupError):  # `wait` tells
+                    signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
             if not self.waiting:
                 return
-            if not self._stopped:
+            if self._pidfd < 0:
                 self._keeper.send_sync(abort=False)
             try:
                 _expect_running(self._keeper.receive(self._steps))
             except BaseException:
-                self._keeper.close()
+                self._close()
                 raise
             self.waiting = False
 
@@ -89,7 +99,7 @@ class Process:
                     if self.waiting and reply.kind == wire.ReplyKind.RUNNING:
                         reply = self._keeper.receive(self._steps)
                 finally:
-                    self._keeper.close()
+                    self._close()
                 nothing = measure.Captured(b"", None)
                 self._result = measure.result_of(
                     reply,
@@ -101,6 +111,12 @@ class Process:
                     filtered=any(step.op is plan.Op.SECCOMP for step in self._steps),
                 )
             return self._result
+
+    def _close(self) -> None:
+        self._keeper.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
 
     def kill(self) -> None:
         """Kill it with SIGKILL, and all in its pid namespace if it has one of its own."""
@@ -177,10 +193,17 @@ def _start_program(keeper: Keeper, runner: Runner, path: str | None) -> Process:
     if reply.kind == wire.ReplyKind.SYNC and not runner.stop_before_exec:
         _call_sync_func(keeper, runner, reply.pid, steps)
         reply = keeper.receive(steps)
-    stops = {wire.ReplyKind.SYNC, wire.ReplyKind.STOPPED}
-    if reply.kind not in stops:
+    stopped = reply.kind == wire.ReplyKind.STOPPED
+    if not stopped and reply.kind != wire.ReplyKind.SYNC:
         _expect_running(reply)
-    return Process(keeper, steps, run_id, reply)
+    return Process(keeper, steps, run_id, reply, stopped=stopped or runner.ptrace)
+
+
+def _pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return -1
 
 
 def _expect_running(reply: wire.Reply) -> None:

@@ -598,3 +598,20 @@ def test_filter_holds_for_a_static_program(static_program: str) -> None:
             assert process.wait().signal == signal.SIGSYS
     finally:
         os.close(fd)
+
+
+@pytest.mark.parametrize("stop", ["ptrace", "stop_before_exec", "stop_before_seccomp"])
+def test_resume_of_a_program_that_has_ended_signals_nobody(stop: str) -> None:
+    with runner.start(Runner(args=["/bin/true"], **{stop: True})) as process:
+        process.kill()
+        assert process.wait().status is Status.CANCELLED
+        process.resume()  # its pid may be another's by now
+
+
+def test_resume_continues_what_stopped_and_nothing_is_left_open() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for fields in ({"ptrace": True}, {"stop_before_seccomp": True, "seccomp": ALLOW_ALL}):
+        with runner.start(Runner(args=["/bin/true"], **fields)) as process:
+            process.resume()
+            assert process.wait().ok
+    assert len(os.listdir("/proc/self/fd")) == before
