@@ -257,7 +257,17 @@ def test_relay_that_raises_restores_the_users_terminal(console: Console) -> None
         assert termios.tcgetattr(slave) == before
 
 
-def test_relay_that_is_interrupted_restores_the_users_terminal(console: Console) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Have SIGINT raise KeyboardInterrupt, though whoever started us may have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_relay_that_is_interrupted_restores_the_users_terminal(
+    console: Console, interruptible: None
+) -> None:
     with (
         terminal() as (screen, slave),
         program(console, "sh", "-c", "echo ready; exec sleep 60"),
