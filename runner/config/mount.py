@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import os
 import stat
 from typing import TYPE_CHECKING, Final
@@ -345,6 +346,7 @@ def is_within(path: str, directory: str) -> bool:
     return f"{normal(path)}/".startswith(f"{normal(directory).rstrip('/')}/")
 
 
+@functools.lru_cache(maxsize=1024)
 def normal(path: str) -> str:
     """Give an absolute path without what means nothing in it."""
     return "/" + "/".join(word for word in path.split("/") if word not in {"", "."})

@@ -58,19 +58,16 @@ class Site:
         self.old: Final = old
         self.staged = False  # is there a stage?
         self._made = {"/"}
+        self._covered = {normal(m.target): m.kind for _, m in mounts if m.kind in _COVERING}
 
     def is_ours(self, path: str) -> bool:
         """Tell whether this lies in a file system that we have made, or in the caller's."""
-        above = [
-            mount
-            for _, mount in self.mounts
-            if mount.kind in _COVERING
-            and is_within(path, mount.target)
-            and normal(path) != normal(mount.target)
-        ]
-        if not above:
-            return not self.runner.root
-        return max(above, key=lambda mount: len(normal(mount.target))).kind in _OURS
+        above = normal(path)
+        while above != "/":
+            above = posixpath.dirname(above)
+            if above in self._covered:
+                return self._covered[above] in _OURS
+        return not self.runner.root
 
     def there(self, path: str) -> int:
         """Say what may be at a path: in directories of the caller's nothing is made."""
