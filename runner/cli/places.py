@@ -34,6 +34,8 @@ def arrange(options: SimpleNamespace) -> Places:
     mounts: list[Mount] = [
         *(*options.binds, *options.tmpfs, *options.overlays, *options.files),
         *(*options.directories, *options.symlinks, *options.device_files),
+        *([Mount.sysfs()] if options.sysfs else ()),
+        *([Mount.mqueue()] if options.mqueue else ()),
         *(*options.masks, *options.read_only),
     ]
     root = _other_root(options)

@@ -56,6 +56,16 @@ def test_files_are_as_the_options_say(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "lower") == ["old"]
 
 
+def test_kernel_file_systems_are_there_when_asked_for() -> None:
+    text = "ls /sys/class/net; stat -f -c %T /sys /dev/mqueue"
+    done = run("--sysfs", "--mqueue", "--", "sh", "-c", text)
+    assert (done.returncode, done.stdout.split()) == (0, ["lo", "sysfs", "mqueue"]), done.stderr
+    done = run("--", "sh", "-c", "ls /sys /dev/mqueue")
+    assert done.returncode == 2
+    done = run("--sysfs", "--net=host", "--", "true")
+    assert (done.returncode, "needs Namespace.NETWORK" in done.stderr) == (125, True)
+
+
 def test_staged_program_runs_in_an_otherwise_empty_root() -> None:
     done = run(
         "--stage", "/bin/ls", "--stage", "/bin/cat:/usr/own/cat", "--", "/bin/ls", "/usr"
