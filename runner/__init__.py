@@ -5,8 +5,9 @@ Names are imported when they are first used, so that a command pays only for wha
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from runner import lazy
 
 if TYPE_CHECKING:
     from runner.config import (
@@ -59,7 +60,6 @@ _MODULES = {
     "tree": "host_etc host_root",
     "units": "GiB KiB MiB",
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
     "ADDR_NO_RANDOMIZE",
@@ -104,14 +104,7 @@ __all__ = [
     "start",
 ]
 
-
-def __getattr__(name: str) -> object:
-    module = _HOME.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy.names(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

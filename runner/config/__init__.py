@@ -4,9 +4,9 @@ Everything here is frozen and checked when made: a `ConfigError` names the field
 before any process exists. Nothing here touches the kernel.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from runner import lazy
 from runner.config.checks import check_args, check_env
 from runner.config.ids import (
     ALL_NAMESPACES,
@@ -31,7 +31,6 @@ _MODULES = {
     "named": "Join TimeOffsets User",
     "process": "CAPABILITIES Capabilities Hook Where",
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
     "ADDR_NO_RANDOMIZE",
@@ -65,11 +64,4 @@ __all__ = [
     "normal",
 ]
 
-
-def __getattr__(name: str) -> object:
-    module = _HOME.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy.names(__name__, _MODULES)

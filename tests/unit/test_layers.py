@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 LAYERS = (
-    {"runner.errors", "runner.units"},
+    {"runner.errors", "runner.lazy", "runner.units"},
     {"runner.config", "runner.result"},
     {"runner.idmap", "runner.landlock", "runner.rlimits", "runner.rootfs", "runner.seccomp"},
     {"runner.plan", "runner.wire"},
