@@ -122,9 +122,10 @@ def test_namespaces_of_a_process_are_joined(other: int) -> None:
     joined = [Join(kind, pid=other) for kind in reversed(KINDS.values())]
     with runner.start(Runner(args=["/bin/sleep", "9"], join=joined)) as process:
         assert links(process.pid) == links(other)
-        assert int(
-            Path(f"/proc/{process.pid}/status").read_text().split("NSpid:")[1].split()[1]
-        )
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        pids = status.split("NSpid:")[1].split("\n")[0].split()
+        assert pids[0] == str(process.pid)
+        assert len(pids) == 2  # and another in the namespace that it joined
 
 
 def test_namespace_is_joined_by_its_path_and_others_are_made(other: int) -> None:
