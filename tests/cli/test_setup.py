@@ -121,6 +121,7 @@ def test_root_that_the_caller_may_not_read_is_refused(tmp_path: Path) -> None:
         pytest.skip("needs a plain user")
     tmp_path.chmod(0)
     done = run("--root", str(tmp_path), "--", "true")
+    tmp_path.chmod(0o700)  # else nobody could remove it
     why = f"run-sandboxed: --root: '{tmp_path}': Permission denied\n"
     assert (done.returncode, done.stderr) == (125, why)
 

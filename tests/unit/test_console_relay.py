@@ -169,7 +169,12 @@ def test_relay_of_an_input_that_the_program_never_reads_holds_64_kib(console: Co
 
 
 def wait_until_full(fd: int) -> None:
-    while select.select([], [fd], [], 0.1)[1]:
+    """Wait for that, or as long as a writer of a terminal may be asleep although there is room.
+
+    A pty wakes its writer when its reader reads, and moves what makes the room only then.
+    """
+    end = time.monotonic() + 5
+    while select.select([], [fd], [], 0.1)[1] and time.monotonic() < end:
         time.sleep(0.01)
 
 
