@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from runner.errors import ConfigError
-from runner.seccomp import COMPILED, bpf, compile_policy, load, stock, syscalls
+from runner.seccomp import COMPILED, bpf, compile_policy, evaluate, load, stock, syscalls
 from runner.seccomp.__main__ import compile_all
 from runner.seccomp.rules import Action, Comparison, Op, Policy, Rule, Verb, unreachable
 
@@ -26,7 +26,11 @@ LAST = 2**64 - 1
 
 
 def decide(program: bytes, arch: int, number: int, arguments: tuple[int, ...] = ()) -> int:
-    return trace(program, arch, number, arguments)[0]
+    answer, steps = trace(program, arch, number, arguments)
+    # The package's evaluator is another implementation of the same: they have to agree.
+    theirs = evaluate.trace(program, number, arch, arguments)
+    assert theirs == (evaluate.action_of(answer), steps)
+    return answer
 
 
 def trace(
