@@ -129,6 +129,34 @@ class ProtocolError(SandboxError):
     """The keeper died or answered nonsense: our bug, or somebody killed it."""
 
 
+class PoolError(SandboxError):
+    """A pool lends no sandbox; nothing has run. Base of the four that follow."""
+
+
+class PoolFull(PoolError):  # noqa: N818 (a state, no error)
+    """As many wait as may: `waiting`. Come back later, or let more wait."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"the pool is busy, and {waiting} wait already")
+        self.waiting: Final = waiting
+
+    @property
+    def hint(self) -> str | None:
+        return "come back later, or give the pool a greater queue_limit"
+
+
+class PoolTimeout(PoolError):  # noqa: N818 (a state, no error)
+    """No sandbox was free for as long as the caller wanted to wait."""
+
+
+class PoolClosed(PoolError):  # noqa: N818 (a state, no error)
+    """The pool takes no more requests."""
+
+
+class PoolCancelled(PoolError):  # noqa: N818 (a state, no error)
+    """Somebody has cancelled the request, by its id, while it waited."""
+
+
 class ChildError(SandboxError):
     """A step of the set-up failed: where, with which errno, and for which item of its list.
 
@@ -154,6 +182,14 @@ class ChildError(SandboxError):
         self.subject: Final = subject
         self.status: Final = status
         self.detail: Final = detail
+
+    @property
+    def of_the_program(self) -> bool:
+        """Tell whether the program's own set-up failed for reasons of the program.
+
+        The sandbox is then as it was.
+        """
+        return self.location in _OF_THE_PROGRAM
 
     @property
     def errno_name(self) -> str:
@@ -182,6 +218,13 @@ class ChildError(SandboxError):
             "errno": self.errno_name,
         }
 
+
+_OF_THE_PROGRAM: Final = frozenset(
+    {
+        *(ErrorLocation.EXECVE, ErrorLocation.CHDIR, ErrorLocation.SETRLIMIT),
+        *(ErrorLocation.SECCOMP, ErrorLocation.UNSHARE),
+    }
+)
 
 _NO_USER_NAMESPACE = (
     "user namespaces are not available here: as root set user.max_user_namespaces > 0 and, "

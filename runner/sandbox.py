@@ -13,7 +13,7 @@ from runner import guarantees, sources, streams
 from runner.box import Box, BoxConfig, Program
 from runner.config import Credential, Limits, Network, check_args, check_env
 from runner.config.checks import check_name, refuse
-from runner.errors import ChildError, ErrorLocation
+from runner.errors import ChildError
 from runner.helper import signals_held
 
 if TYPE_CHECKING:
@@ -33,14 +33,6 @@ DEFAULT_ENV: Final = {
     "HOME": "/tmp",
     "LANG": "C.UTF-8",
 }
-
-# Where a program's own set-up fails for reasons of the program; the sandbox is as it was.
-_OF_THE_PROGRAM: Final = frozenset(
-    {
-        *(ErrorLocation.EXECVE, ErrorLocation.CHDIR, ErrorLocation.SETRLIMIT),
-        *(ErrorLocation.SECCOMP, ErrorLocation.UNSHARE),
-    }
-)
 
 
 class Extras(TypedDict, total=False):
@@ -187,7 +179,7 @@ class Sandbox:
             except BaseException as error:
                 # Ours or an interrupt: whatever state it is in, it is not used again; but a
                 # program that could not be set up has left nothing behind.
-                if not (isinstance(error, ChildError) and error.location in _OF_THE_PROGRAM):
+                if not (isinstance(error, ChildError) and error.of_the_program):
                     self._discard()
                 raise
             finally:
