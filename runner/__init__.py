@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         IdMap,
         IoLimit,
         Join,
+        Landlock,
         Limits,
         Mount,
         Namespace,
@@ -49,8 +50,8 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "config": "ADDR_NO_RANDOMIZE ALL_NAMESPACES RLIM_INFINITY Capabilities Credential "
-    "DeviceAccess Hook IdMap IoLimit Join Limits Mount Namespace Network Rlimit Runner "
-    "TimeOffsets User Where",
+    "DeviceAccess Hook IdMap IoLimit Join Landlock Limits Mount Namespace Network Rlimit "
+    "Runner TimeOffsets User Where",
     "errors": "ChildError ConfigError ErrorLocation HostError ProtocolError SandboxError",
     "process": "Process start",
     "result": "Result Status",
@@ -81,6 +82,7 @@ __all__ = [
     "IoLimit",
     "Join",
     "KiB",
+    "Landlock",
     "Limits",
     "MiB",
     "Mount",

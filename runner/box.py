@@ -88,6 +88,7 @@ class Box:
         self._host = detect()
         self._require = config.require
         self._extras = _of_a_program(config.extras)
+        self._ruleset = resolve.ruleset(self._extras.get("landlock"))
         self._requests: dict[tuple[object, ...], _Request] = {}
         with contextlib.ExitStack() as undo:
             # Entered first and so left last: the keeper ends what is in the groups.
@@ -178,6 +179,7 @@ class Box:
             candidates=plan.candidates(os.fsencode(program.args[0]), env.get("PATH", "")),
             files=wanted.files,
             cgroups=range(streams.COUNT, streams.COUNT + placements),
+            ruleset=self._ruleset,
         )
         watch = _watch(program.limits, wanted, groups, self._host.cpus)
         return _Request(steps, wire.encode_plan(steps), wire.encode_watch(watch))

@@ -78,6 +78,7 @@ class ErrorLocation(enum.IntEnum):
     AFFINITY = 58
     PERSONALITY = 59
     AMBIENT = 60
+    LANDLOCK = 61
 
     @property
     def text(self) -> str:
@@ -222,7 +223,7 @@ class ChildError(SandboxError):
 _OF_THE_PROGRAM: Final = frozenset(
     {
         *(ErrorLocation.EXECVE, ErrorLocation.CHDIR, ErrorLocation.SETRLIMIT),
-        *(ErrorLocation.SECCOMP, ErrorLocation.UNSHARE),
+        *(ErrorLocation.SECCOMP, ErrorLocation.UNSHARE, ErrorLocation.LANDLOCK),
     }
 )
 

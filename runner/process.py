@@ -185,7 +185,13 @@ def _start_program(keeper: Keeper, runner: Runner, path: str | None) -> Process:
         fds.append(runner.exec_file)
     program = os.fsencode(runner.args[0])
     candidates = [program] if path is None else plan.candidates(program, path)
-    steps = plan.program(runner, candidates=candidates, files=files, exec_file=exec_file)
+    steps = plan.program(
+        runner,
+        candidates=candidates,
+        files=files,
+        exec_file=exec_file,
+        ruleset=resolve.ruleset(runner.landlock),
+    )
     run_id = keeper.send_run(
         wire.encode_plan(steps), fds=fds, watch=wire.NO_WATCH, flags=wire.NOTIFY_EXEC
     )

@@ -20,8 +20,9 @@ from runner.plan import HookFiles
 if TYPE_CHECKING:
     import contextlib
 
-    from runner.config import Hook, Join, Runner
+    from runner.config import Hook, Join, Landlock, Runner
     from runner.host import Host
+    from runner.landlock import Ruleset
 
 _NS_GET_NSTYPE: Final = 0xB703  # ioctl_ns(2), Linux 4.11
 
@@ -107,6 +108,16 @@ def with_ids(runner: Runner, host: Host) -> tuple[Runner, dict[str, list[str]]]:
             commands[f"{kind.value}_map"] = subid.helper_command(helper, maps, grant.own)
     _check_credential(runner)
     return runner, commands
+
+
+def ruleset(wanted: Landlock | None) -> Ruleset | None:
+    """Give what a Landlock is on this kernel. Raises HostError for what the kernel lacks."""
+    if wanted is None:
+        return None
+    from runner import landlock
+    from runner.doctor import probes
+
+    return landlock.ruleset(wanted, probes.landlock()[0])
 
 
 def _check_credential(runner: Runner) -> None:

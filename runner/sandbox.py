@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from runner.config import Hook, Mount, TimeOffsets, User
+    from runner.config import Hook, Landlock, Mount, TimeOffsets, User
     from runner.helper import Keeper
     from runner.result import Result
 
@@ -46,6 +46,7 @@ class Extras(TypedDict, total=False):
     nice: int
     cpus: Collection[int]
     personality: int
+    landlock: Landlock
     time_offsets: TimeOffsets
     sysctls: Mapping[str, str]
     loopback: bool

@@ -25,6 +25,7 @@ from pathlib import Path
 import pytest
 
 from runner.cgroup import Parent
+from runner.doctor import probes
 from runner.host import detect
 
 TESTS = Path(__file__).parent
@@ -59,10 +60,16 @@ def missing_cgroup() -> str | None:
     return "a cgroup tree that we may write to"
 
 
+@functools.cache
+def missing_landlock() -> str | None:
+    return None if probes.landlock()[0] >= 6 else "Landlock with scopes"
+
+
 MISSING: dict[str, Callable[[], str | None]] = {
     "root": missing_root,
     "userns": missing_userns,
     "cgroup": missing_cgroup,
+    "landlock": missing_landlock,
 }
 
 

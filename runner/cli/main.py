@@ -217,6 +217,8 @@ def _extras(options: SimpleNamespace) -> dict[str, Any]:
         given["time_offsets"] = TimeOffsets(**dict(options.time_offsets))
     if options.hooks_outside or options.hooks_inside:
         given["hooks"] = _hooks(options)
+    if options.landlock:
+        given["landlock"] = rules.landlock(options.landlock)
     if options.console:
         given["ctty"] = True
     return given

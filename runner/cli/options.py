@@ -182,6 +182,11 @@ OPTIONS: Final = (
            "seccomp policy: a stock one by name, or a policy file, written with a slash"),
     Option(_I, "no_seccomp", ("--no-seccomp",), "", None,
            "allow every system call"),
+    Option(_I, "landlock", ("--landlock",), "RULE", values.landlock,
+           "what it may do by Landlock's rules, which add to all else: read=PATH, write=PATH, "
+           "execute=PATH; bind=PORT, connect=PORT or =none; scope=signal, "
+           "scope=abstract_unix_socket; best-effort for what the kernel can",
+           repeat=True),
     Option(_I, "name", ("--name",), "NAME", values.file_name,
            "a name by which run-sandboxed inject finds it"),
     Option(_I, "loopback", ("--loopback",), "", None,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from runner.cli.options import name_of
 from runner.config import RLIMITS, Mount
 from runner.errors import ConfigError
+
+if TYPE_CHECKING:
+    from runner.config import Landlock
 
 # Only one of the two can be given.
 _EXCLUSIVE: Final = (
@@ -56,6 +59,16 @@ def check(options: SimpleNamespace) -> None:
     _check_once("--sysctl", (name for name, _value in options.sysctls))
     _check_once("--time-offset", (clock for clock, _amount in options.time_offsets))
     _check_once("the place", (mount.target for mount in _placed(options)))
+
+
+def landlock(given: Sequence[tuple[str, tuple[str | int, ...] | bool]]) -> Landlock:
+    """Put the rules of --landlock together."""
+    from runner.config import Landlock
+
+    fields: dict[str, Any] = {}
+    for name, value in given:
+        fields[name] = value if isinstance(value, bool) else fields.get(name, ()) + value
+    return Landlock(**fields)
 
 
 def _placed(options: SimpleNamespace) -> list[Mount]:

@@ -23,6 +23,13 @@ _BYTES: Final = frozenset(
 )
 _MAX_COUNT: Final = 2**22
 _BIND_FLAGS: Final = ("ro", "rw", "dev", "optional")
+_LANDLOCK_PORTS: Final = ("bind", "connect")
+_LANDLOCK_TEXTS: Final = {
+    "read": "read",
+    "write": "write",
+    "execute": "execute",
+    "scope": "scopes",
+}
 _RATES: Final = ("read_bytes", "write_bytes", "read_ops", "write_ops")
 
 
@@ -52,6 +59,20 @@ def count(text: str) -> int:
     if not _is_digits(text) or not 1 <= int(text) <= _MAX_COUNT:
         _refuse(text, f"give a whole number, 1 to {_MAX_COUNT}")
     return int(text)
+
+
+def landlock(text: str) -> tuple[str, tuple[str | int, ...] | bool]:
+    """Read one rule as a field of `Landlock`, and what it adds to it."""
+    if text == "best-effort":
+        return "best_effort", True
+    name, _, value = text.partition("=")
+    if name in _LANDLOCK_TEXTS and value:
+        return _LANDLOCK_TEXTS[name], (value,)
+    if name in _LANDLOCK_PORTS and value == "none":
+        return name, ()
+    if name not in _LANDLOCK_PORTS or not _is_digits(value) or int(value) >= 2**16:
+        _refuse(text, "give read=, write= or execute=PATH, bind= or connect=PORT, scope=NAME")
+    return name, (int(value),)
 
 
 def fraction(text: str) -> float:

@@ -22,12 +22,14 @@ from runner.config.runner import ADDR_NO_RANDOMIZE, Runner
 
 if TYPE_CHECKING:
     from runner.config.devices import DeviceAccess, IoLimit
+    from runner.config.landlock import Landlock
     from runner.config.named import Join, TimeOffsets, User
     from runner.config.process import CAPABILITIES, Capabilities, Hook, Where
 
 # What few configurations have, and each of which takes long to define.
 _MODULES = {
     "devices": "DeviceAccess IoLimit",
+    "landlock": "Landlock",
     "named": "Join TimeOffsets User",
     "process": "CAPABILITIES Capabilities Hook Where",
 }
@@ -47,6 +49,7 @@ __all__ = [
     "IdMap",
     "IoLimit",
     "Join",
+    "Landlock",
     "Limits",
     "Mount",
     "MountKind",

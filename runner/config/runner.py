@@ -26,6 +26,7 @@ from runner.config.limits import Rlimit
 from runner.config.mount import Mount
 
 if TYPE_CHECKING:
+    from runner.config.landlock import Landlock
     from runner.config.named import Join, TimeOffsets, User
     from runner.config.process import Capabilities, Hook
 
@@ -78,6 +79,7 @@ class Runner:
                     in the passwd and group that the sandbox will have
     capabilities    the five sets; None leaves them to the kernel's rules
     securebits      SECBIT_* of capabilities(7), with their locks; None leaves them
+    landlock        rules for files, ports and scopes; implies no_new_privs
     seccomp         a BPF program, struct sock_filter[]; loaded last, implies no_new_privs
     no_new_privs    prctl(PR_SET_NO_NEW_PRIVS, 1)
     drop_caps       empty all five capability sets and lock the securebits
@@ -122,6 +124,7 @@ class Runner:
     credential: Credential | User | None = None
     capabilities: Capabilities | None = None
     securebits: int | None = None
+    landlock: Landlock | None = None
     seccomp: bytes = b""
     no_new_privs: bool = False
     drop_caps: bool = False

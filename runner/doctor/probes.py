@@ -41,15 +41,22 @@ class Probed:
 def probe() -> Probed:
     """Try them all; nothing is left open."""
     libc = ctypes.CDLL(None, use_errno=True)
-    abi, landlock = _call(libc, _LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION)
+    abi, error = landlock()
     return Probed(
         open_tree=_fd(*_call(libc, _OPEN_TREE, _AT_FDCWD, b"/", _O_CLOEXEC)),
         mount_setattr=_mount_setattr(libc),
         pidfds=_pidfds(),
         perf_instructions=_perf_instructions(libc),
-        landlock=landlock,
-        landlock_abi=max(abi, 0),
+        landlock=error,
+        landlock_abi=abi,
     )
+
+
+def landlock() -> tuple[int, int]:
+    """Give the ABI of the kernel's Landlock, 0 without, and the errno."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    abi, error = _call(libc, _LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION)
+    return max(abi, 0), error
 
 
 def _call(libc: ctypes.CDLL, number: int, *args: object) -> tuple[int, int]:

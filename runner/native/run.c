@@ -134,6 +134,7 @@ static int launch(struct watch *watch, const struct frame *frame, const struct p
                         .sync = sync[1],
                         .sync_peer = sync[0],
                         .notify = notify[1],
+                        .ruleset = -1,
                         .host_proc = watch->box->context.host_proc},
         };
         watch->traced = steps_have(plan, OP_ptrace_me);

@@ -63,6 +63,7 @@ struct context {
     int sync;              /* rendezvous with the keeper before exec, or -1 */
     int sync_peer;         /* the keeper's end of it, of which a program has a copy */
     int notify;            /* its end tells the keeper of exec, or -1 */
+    int ruleset;           /* of Landlock, while it is made; not read before that */
     int host_proc;         /* the caller's /proc, for what is set by no call; or -1 */
     const char **argv;
     const char **envp;

@@ -83,7 +83,8 @@ enum {
     X(NICE, 57)             \
     X(AFFINITY, 58)         \
     X(PERSONALITY, 59)      \
-    X(AMBIENT, 60)
+    X(AMBIENT, 60)          \
+    X(LANDLOCK, 61)
 
 #define LOCATION_ENUM(name, number) LOCATION_##name = (number),
 enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
@@ -92,7 +93,7 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
 /*
  * X(name, payload, strings, fd_args): the operations. Each is one function
  * op_NAME in one of mounts.c, binds.c, paths.c, idmap.c, fresh.c, namespaces.c, hook.c, ids.c,
- * confine.c, fds.c, process.c, sync.c.
+ * confine.c, landlock.c, fds.c, process.c, sync.c.
  *   payload  NONE, STRINGS (`strings` of them, 0: any number), BLOB, or
  *            STRING_BLOB (one string, then bytes)
  *   fd_args  bit i: arg[i] is an index into the frame's fds, or -1
@@ -164,7 +165,11 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
     X(argv, STRINGS, 0, 0)           \
     X(envp, STRINGS, 0, 0)           \
     X(exec, STRINGS, 0, 0)           \
-    X(exec_fd, NONE, 0, 1)
+    X(exec_fd, NONE, 0, 1)           \
+    X(landlock, NONE, 0, 0)          \
+    X(landlock_path, STRINGS, 1, 0)  \
+    X(landlock_port, NONE, 0, 0)     \
+    X(landlock_restrict, NONE, 0, 0)
 
 /* What may be at a path that a step needs: anything, nothing, or it has to be there. */
 enum target { TARGET_MADE = 0, TARGET_NEW = 1, TARGET_EXISTS = 2 };

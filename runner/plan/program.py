@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Final
 from runner.config import Credential, Namespace
 from runner.errors import ConfigError
 from runner.errors import ErrorLocation as At
+from runner.plan import landlock
 from runner.plan.steps import Op, Phase, Step, in_user_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from runner.config import Rlimit, Runner
+    from runner.landlock import Ruleset
 
 _PROGRAM: Final = Phase.PROGRAM
 _SETPCAP: Final = 1 << 8  # <linux/capability.h>
@@ -36,12 +38,13 @@ def program(
     files: Sequence[int],
     cgroups: Sequence[int] = (),
     exec_file: int | None = None,
+    ruleset: Ruleset | None = None,
 ) -> list[Step]:
     """Plan one program: from the fork to its exec.
 
     `candidates` are the paths to try, `files[i]` is the index in the frame of the program's fd
     i (or an FD_*), `cgroups` the indexes of what it writes "0" to, `exec_file` that of what is
-    executed instead of a path.
+    executed instead of a path, `ruleset` what its Landlock is on this host.
     """
     return [
         *_signals(runner),
@@ -52,6 +55,7 @@ def program(
         *_scheduling(runner),
         *_rlimits(runner.rlimits),
         *_identity(runner),
+        *landlock.steps(ruleset),
         *_exec(runner, candidates, len(files), exec_file),
     ]
 
@@ -140,7 +144,7 @@ def _identity(runner: Runner) -> Iterator[Step]:
         yield from _ids(runner)
     yield Step(_PROGRAM, Op.PARENT_DEATH, At.PARENT_DEATH, (int(signal.SIGKILL),))
     yield from _capabilities(runner)
-    if runner.no_new_privs or runner.seccomp:
+    if runner.no_new_privs or runner.seccomp or runner.landlock is not None:
         yield Step(_PROGRAM, Op.NO_NEW_PRIVS, At.SET_NO_NEW_PRIVS)
 
 

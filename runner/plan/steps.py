@@ -87,6 +87,10 @@ class Op(enum.IntEnum):
     ENVP = 64
     EXEC = 65
     EXEC_FD = 66
+    LANDLOCK = 67
+    LANDLOCK_PATH = 68
+    LANDLOCK_PORT = 69
+    LANDLOCK_RESTRICT = 70
 
 
 class Phase(enum.IntEnum):

@@ -15,6 +15,7 @@ from runner.config import RLIM_INFINITY, RLIMITS, Limits, Mount, Rlimit
 from runner.errors import ConfigError
 
 _SIZE = "is not a size: write a number and a unit, such as 256M or 1.5G"
+_RULE = "give read=, write= or execute=PATH, bind= or connect=PORT, scope=NAME"
 _UNIT = "has no unit: write 256B, 256K or 256M (1M is 1024K)"
 _TIME = "is not a time: write seconds, such as 2 or 0.5, or 500ms"
 _ZERO = ": give more than 0; for no limit leave the option out"
@@ -175,6 +176,13 @@ BAD_VALUES: dict[str, list[tuple[str, str]]] = {
     "--oom-score-adj": [("--1", f"'--1'{_NUMBER}")],
     "--net": [("bridge", "'bridge': known are none, host, pasta")],
     "--policy": [("", f"''{_EMPTY}")],
+    "--landlock": [
+        ("read", f"'read': {_RULE}"),
+        ("read=", f"'read=': {_RULE}"),
+        ("bind=65536", f"'bind=65536': {_RULE}"),
+        ("connect=any", f"'connect=any': {_RULE}"),
+        ("scope=", f"'scope=': {_RULE}"),
+    ],
     "--name": [("", "'': the name is empty")],
     "--sysctl": [("net.x", "'net.x': write NAME=VALUE"), ("=1", "'=1': write NAME=VALUE")],
     "--time-offset": [

@@ -26,6 +26,7 @@ from runner import (
     Credential,
     ErrorLocation,
     Hook,
+    Landlock,
     Mount,
     Namespace,
     Rlimit,
@@ -270,6 +271,9 @@ LOCATIONS: dict[ErrorLocation, Fault] = {
         errno.EPERM,
         deny="prctl",
         arg=(0, PR_CAP_AMBIENT),
+    ),
+    At.LANDLOCK: Fault(
+        {"landlock": Landlock(read=("/usr", "/nonexistent"))}, errno.ENOENT, index=1
     ),
     At.KEYRING: Fault({}, errno.EDQUOT, deny="keyctl"),
     At.PIPE: Fault({}, errno.EMFILE, deny="pipe2"),
