@@ -29,13 +29,14 @@ from runner.config import (
     Network,
     Runner,
 )
+from runner.config.checks import refuse
 from runner.errors import HostError
 from runner.helper import START_TIMEOUT_S, Keeper
 from runner.host import Host, detect
 from runner.units import seconds_to_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from runner.config import User
     from runner.plan import Step
@@ -90,6 +91,7 @@ class Box:
         self._extras = _of_a_program(config.extras)
         self._ruleset = resolve.ruleset(self._extras.get("landlock"))
         self._requests: dict[tuple[object, ...], _Request] = {}
+        self._disk: tuple[int | None, int | None] = (None, None)
         with contextlib.ExitStack() as undo:
             # Entered first and so left last: the keeper ends what is in the groups.
             parent = Parent.find(self._host)
@@ -140,12 +142,15 @@ class Box:
         else:
             groups.prepare(limits)
         request = self._request(program, wanted)
+        flags = wire.FOLLOW if groups is None else 0
+        if self._disk != (None, None):
+            flags |= wire.SAY_FULL
         with self._streams.fds(wanted) as fds:
             run_id = self.keeper.send_run(
                 request.plan,
                 fds=fds if groups is None else fds + _group_fds(groups),
                 watch=request.watch,
-                flags=wire.FOLLOW if groups is None else 0,
+                flags=flags,
             )
         started(run_id)
         reply = self.keeper.receive(request.steps)
@@ -160,17 +165,23 @@ class Box:
         )
 
     def _request(self, program: Program, wanted: streams.Wanted) -> _Request:
-        key = (program, wanted.files, wanted.capture_limit)
+        disk = (program.limits.disk, program.limits.inodes)
+        # The places are as the last run had them, or as they were mounted.
+        ready = disk != (None, None) or self._disk != disk
+        self._disk = disk
+        key = (program, wanted.files, wanted.capture_limit, ready)
         request = self._requests.get(key)
         if request is None:
-            request = self._make_request(program, wanted)
+            request = self._make_request(program, wanted, ready=ready)
             if len(self._requests) >= _REQUESTS_KEPT:
                 self._requests.clear()
             if len(request.plan) <= wire.FRAME_MAX:
                 self._requests[key] = request
         return request
 
-    def _make_request(self, program: Program, wanted: streams.Wanted) -> _Request:
+    def _make_request(
+        self, program: Program, wanted: streams.Wanted, *, ready: bool
+    ) -> _Request:
         groups = self._groups
         placements = 0 if groups is None else len(groups.placement)
         env = dict(program.env)
@@ -181,8 +192,23 @@ class Box:
             cgroups=range(streams.COUNT, streams.COUNT + placements),
             ruleset=self._ruleset,
         )
+        if ready:
+            steps = [*self._ready(program.limits), *steps]
         watch = _watch(program.limits, wanted, groups, self._host.cpus)
         return _Request(steps, wire.encode_plan(steps), wire.encode_watch(watch))
+
+    def _ready(self, limits: Limits) -> Iterator[Step]:
+        """Hold the fresh places to the limits of a run."""
+        beyond = rootfs.beyond_disk_limit(self._runner.mounts)
+        for name in ("disk", "inodes"):
+            value = getattr(limits, name)
+            if value is not None and beyond is not None:
+                why = (
+                    f"{beyond} is writable and no limit of ours holds there: show it "
+                    "read-only, or give a tmpfs that is new for each run"
+                )
+                refuse(f"Limits.{name}", value, why)
+        return plan.ready_places(self._runner.mounts, disk=limits.disk, inodes=limits.inodes)
 
     def _runner_for(self, program: Program, env: Mapping[str, str]) -> Runner:
         held = () if self._groups is None else self._groups.enforces

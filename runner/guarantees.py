@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from runner.cgroup import Parent, Resource
 from runner.config import Namespace
 from runner.errors import ConfigError, HostError
+from runner.rootfs import beyond_disk_limit
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -23,6 +24,7 @@ GUARANTEES: Final = (
     "swap",
     "processes",
     "output",
+    "disk",
     "network",
     "files",
     "user",
@@ -34,6 +36,7 @@ GUARANTEES: Final = (
 _BY_CGROUP: Final = frozenset({"cpu_time", "memory", "swap", "processes"})
 
 _REMEDIES: Final = {
+    "disk": "show no directory of yours writable: give a tmpfs, which is new for each run",
     "user": "start as root with CAP_SETUID and CAP_SETGID: others have but one id to give",
     "network": "do not share the network",
     "syscalls": "give a seccomp policy",
@@ -64,6 +67,7 @@ def enforced(
         "swap": by_group.get("swap"),
         "processes": by_group.get("processes", limited),
         "output": "keeper",
+        "disk": None if beyond_disk_limit(runner.mounts) else "tmpfs",
         "network": network,
         "files": "namespace",
         "user": "namespace" if own_user else None,

@@ -10,7 +10,8 @@ Pure. The status is what somebody recorded, in this order:
     filter. A program that raises one of these itself cannot be told apart: wait(2) does not say
     who sent a signal
  6. a failed fork or thread, if the program then failed itself
- 7. how it ended: signal, exit code
+ 7. a place of its own that it has left full, if it failed itself
+ 8. how it ended: signal, exit code
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from runner.cgroup import GroupUsage
 from runner.result import Result, Status
 from runner.units import seconds_to_ns
-from runner.wire import Cause
+from runner.wire import FULL_BYTES, FULL_INODES, Cause
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,6 +114,8 @@ def status_of(
         return Status.OK
     if usage is not None and usage.process_limit_hits and limits.processes is not None:
         return Status.PROCESS_LIMIT
+    if _full(reply, limits):
+        return Status.DISK_LIMIT
     return Status.SIGNALLED if number else Status.NONZERO_EXIT
 
 
@@ -139,8 +142,17 @@ def _by_signal(number: int, limits: Limits, *, filtered: bool) -> Status | None:
     return None
 
 
-def _limit_of(status: Status, limits: Limits) -> str | None:
+def _full(reply: Reply, limits: Limits) -> str | None:
+    """Name the limit on its own places of which nothing is left."""
+    if reply.full & FULL_BYTES and limits.disk is not None:
+        return "disk"
+    return "inodes" if reply.full & FULL_INODES and limits.inodes is not None else None
+
+
+def _limit_of(status: Status, limits: Limits, reply: Reply) -> str | None:
     """Name the field of `Limits` that ended it."""
+    if status is Status.DISK_LIMIT:
+        return _full(reply, limits)
     if status is Status.OUTPUT_LIMIT and limits.output is None:
         return "file_size"
     return _LIMIT_NAMES.get(status)
@@ -165,7 +177,7 @@ def result_of(
         status=status,
         exit_code=os.WEXITSTATUS(reply.status) if exited else None,
         signal=None if exited else os.WTERMSIG(reply.status),
-        limit=_limit_of(status, limits),
+        limit=_limit_of(status, limits, reply),
         cpu_ns=figures.cpu_ns,
         user_ns=figures.user_ns,
         system_ns=figures.system_ns,

@@ -31,6 +31,7 @@ class Status(str, enum.Enum):
     MEMORY_LIMIT = "memory_limit"
     OUTPUT_LIMIT = "output_limit"
     PROCESS_LIMIT = "process_limit"
+    DISK_LIMIT = "disk_limit"
     DISALLOWED_SYSCALL = "disallowed_syscall"
     CANCELLED = "cancelled"
 

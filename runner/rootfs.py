@@ -117,6 +117,16 @@ def can_be_put_back(mounts: Sequence[Mount]) -> bool:
     )
 
 
+def beyond_disk_limit(mounts: Sequence[Mount]) -> str | None:
+    """Name a place that a program may write to and that is no tmpfs, new for each run."""
+    for mount in mounts:
+        if mount.kind in {MountKind.BIND, MountKind.OVERLAY} and not mount.readonly:
+            return mount.target
+        if mount.kind is MountKind.TMPFS and not mount.fresh:
+            return mount.target
+    return None
+
+
 def combine(root: Sequence[Mount], added: Sequence[Mount]) -> list[Mount]:
     """Put mounts in order; of two for a target the caller's holds, which was added."""
     return [mount for _, mount in in_order((*root, *added))]

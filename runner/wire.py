@@ -23,7 +23,7 @@ _PLAN: Final = struct.Struct("=4I")
 _STEP: Final = struct.Struct("=4Hi3I4q")
 _REQUEST: Final = struct.Struct("=I2HQ2IQ")
 _WATCH: Final = struct.Struct("=7q6i")
-_REPLY: Final = struct.Struct("=I2HQ8i13q")
+_REPLY: Final = struct.Struct("=I2HQ8i14q")
 
 REQUEST_SIZE: Final = _REQUEST.size + _WATCH.size
 REPLY_SIZE: Final = _REPLY.size
@@ -32,6 +32,11 @@ PLAN_IN_FD: Final = 1
 NOTIFY_EXEC: Final = 2
 ABORT: Final = 4
 FOLLOW: Final = 8
+SAY_FULL: Final = 16
+
+# Of a reply, `full`: a place in which the run has left no byte, or no inode.
+FULL_BYTES: Final = 1
+FULL_INODES: Final = 2
 
 
 class RequestKind(enum.IntEnum):
@@ -115,6 +120,7 @@ class Reply(NamedTuple):
     switches_involuntary: int
     stdout_bytes: int
     stderr_bytes: int
+    full: int
 
 
 def encode_plan(steps: Sequence[Step]) -> bytes:

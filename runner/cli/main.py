@@ -171,6 +171,8 @@ def limits_of(options: SimpleNamespace) -> Limits:
     if given["stack"] == RLIM_INFINITY:
         del given["stack"]
         rlimits += (Rlimit.named("STACK", RLIM_INFINITY),)
+    if given["disk"] is not None:
+        given["disk"], given["inodes"] = given["disk"]
     named = {dest: v for dest, v in given.items() if v not in (None, [])}
     return Limits(rlimits=rlimits, **named)
 
@@ -270,7 +272,9 @@ def _note(options: SimpleNamespace, text: str) -> None:
 
 def _report(options: SimpleNamespace, result: Result) -> int:
     if options.json != "" and not options.quiet:
-        report.say(report.summary(result, getattr(options, result.limit or "", None)))
+        report.say(
+            report.summary(result, getattr(limits_of(options), result.limit or "", None))
+        )
         for dest in ("cpu_time", "wall_time", "memory", "processes", "output"):
             if getattr(options, dest) is not None and result.enforced.get(dest, "") is None:
                 _note(options, f"nothing here can enforce {name_of(dest)}")

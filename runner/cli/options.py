@@ -81,6 +81,8 @@ OPTIONS: Final = (
     Option(_L, "rlimits", ("--rlimit",), "NAME=SOFT[:HARD]", values.rlimit,
            "any limit of setrlimit(2), such as CORE=0 or MEMLOCK=64K; unlimited is a value too",
            repeat=True),
+    Option(_L, "disk", ("--disk",), "SIZE[,INODES]", values.disk,
+           "bytes in each writable place that is its own, such as /tmp; and files, INODES"),
     Option(_L, "swap", ("--swap",), "SIZE", values.size,
            "of its memory, what may be swapped out; nothing is otherwise, where that can be"),
     Option(_L, "cpu_quota", ("--cpu-quota",), "CPUS", values.fraction,

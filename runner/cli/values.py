@@ -75,6 +75,12 @@ def landlock(text: str) -> tuple[str, tuple[str | int, ...] | bool]:
     return name, (int(value),)
 
 
+def disk(text: str) -> tuple[int, int | None]:
+    """Read `SIZE[,INODES]`."""
+    limit, comma, inodes = text.partition(",")
+    return size(limit), count(inodes) if comma else None
+
+
 def fraction(text: str) -> float:
     """Read a number above zero, which may have decimals."""
     if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text, re.ASCII) or float(text) == 0:

@@ -20,6 +20,7 @@ RLIM_INFINITY: Final = resource.RLIM_INFINITY
 MIN_QUOTA: Final = 0.01
 MAX_CPUS: Final = 8192  # the most that a kernel can be built for (NR_CPUS)
 MAX_WEIGHT: Final = 10_000
+MAX_INODES: Final = 2**31 - 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ class Limits:
     stack, address_space, file_size, open_files   per process, by setrlimit(2)
     output       stdout and stderr together, as far as we carry them; and the size of each file
     processes    processes and threads at a time
+    disk         bytes in each place that is new for each run: /tmp, /dev/shm, other tmpfs
+    inodes       files, directories and links in each of these
 
     These need a cgroup with the controller: there is no run where one cannot be set.
 
@@ -103,6 +106,8 @@ class Limits:
     processes: int | None = None
     open_files: int | None = None
     rlimits: tuple[Rlimit, ...] = ()
+    disk: int | None = None
+    inodes: int | None = None
     swap: int | None = 0
     cpu_quota: float | None = None
     cpu_weight: int | None = None
@@ -114,10 +119,11 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("cpu_time", "wall_time", "idle_time", "extra_time"):
             check_time(f"Limits.{name}", getattr(self, name), zero=name == "extra_time")
-        for name in ("memory", "stack", "address_space", "output", "file_size"):
+        for name in ("memory", "stack", "address_space", "output", "file_size", "disk"):
             check_count(f"Limits.{name}", getattr(self, name), MAX_BYTES)
         for name in ("processes", "open_files"):
             check_count(f"Limits.{name}", getattr(self, name), 2**22)
+        check_count("Limits.inodes", self.inodes, MAX_INODES)
         self._check_groups()
         for name in ("rlimits", "io", "devices"):
             if getattr(self, name) is not None:  # a list has no hash

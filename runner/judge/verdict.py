@@ -41,6 +41,7 @@ _RECORDED: Final[Mapping[Status, Verdict]] = {
     Status.MEMORY_LIMIT: Verdict.MLE,
     Status.OUTPUT_LIMIT: Verdict.OLE,
     Status.PROCESS_LIMIT: Verdict.RTE,
+    Status.DISK_LIMIT: Verdict.OLE,
     Status.DISALLOWED_SYSCALL: Verdict.RTE,
 }
 

@@ -14,6 +14,7 @@
 #include <sys/msg.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
+#include <sys/statfs.h>
 #include <sys/xattr.h>
 
 static bool same_time(struct timespec a, struct timespec b)
@@ -66,6 +67,21 @@ int op_keep_fresh(const struct step *step, struct context *context)
         .attributes = listxattr(target, NULL, 0), /* a default ACL is one; -1: none can be */
     };
     return 0;
+}
+
+int fresh_full(const struct plan *box)
+{
+    int full = 0;
+    for (unsigned i = 0; i < box->count; i++) {
+        const struct step *step = &box->steps[i];
+        struct statfs now;
+        if (step->op != OP_keep_fresh)
+            continue;
+        if (statfs(step->strings[0], &now) < 0)
+            return -errno;
+        full |= (now.f_bfree ? 0 : FULL_BYTES) | (now.f_ffree ? 0 : FULL_INODES);
+    }
+    return full;
 }
 
 /* Mount the mqueue file system of our IPC namespace, without a place. Linux 5.2. */

@@ -271,6 +271,27 @@ static bool busy(const struct wire_reply *reply, const struct plan *plan)
            reply->error == ETXTBSY && !meets_keeper(plan);
 }
 
+/* Change in the sandbox what the limits of this run ask for. Returns 0 or -1. */
+static int make_ready(struct box *box, const struct plan *plan, struct report *report,
+                      struct wire_reply *reply)
+{
+    memset(report, 0, sizeof *report);
+    if (steps_run(plan, PHASE_READY, &box->context) == 0)
+        return 0;
+    box_report(reply, report);
+    return -1;
+}
+
+/* Note what is full, before it is put back. */
+static void say_full(const struct box *box, struct wire_reply *reply)
+{
+    int full = fresh_full(&box->plan);
+    if (full < 0)
+        reply_failure(reply, LOCATION_WATCH, -full);
+    else
+        reply->full = full;
+}
+
 /*
  * A plan with a callback may not borrow: we have to answer before its exec. One that
  * hangs is started once more, as a copy, so that its limits and a cancel reach it.
@@ -286,8 +307,9 @@ int run_program(struct box *box, struct frame *frame, int control, struct report
         return 0;
     int gone = 0;
     bool valid = watch_valid(&frame->request.watch, frame->fd_count);
+    bool ready = valid && make_ready(box, &plan, report, reply) == 0;
     bool borrow = may_borrow(&plan, box);
-    for (int tries = 0; valid && gone == 0; tries++) {
+    for (int tries = 0; ready && gone == 0; tries++) {
         bool borrowed = borrow;
         gone = run_once(box, frame, &plan, control, &borrow, report, reply);
         if (borrowed && !borrow)
@@ -296,6 +318,8 @@ int run_program(struct box *box, struct frame *frame, int control, struct report
             break;
         (void)nanosleep(&pause, NULL);
     }
+    if (reply->kind == REPLY_EXITED && frame->request.flags & REQUEST_SAY_FULL)
+        say_full(box, reply);
     plan_free(&plan);
     return gone;
 }

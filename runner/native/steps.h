@@ -84,6 +84,12 @@ int open_own(const struct context *context, const char *name);
 /* Run the plan's steps of one phase. Returns 0, or -1 with context->report filled. */
 int steps_run(const struct plan *plan, enum phase phase, struct context *context);
 
+/*
+ * Is one of the places that a box keeps fresh full? enum full, or -errno. Asked when nobody
+ * writes any more.
+ */
+int fresh_full(const struct plan *box);
+
 /* May a step use this slot of detached mounts? */
 bool slot_valid(const struct context *context, int64_t slot);
 

@@ -182,12 +182,13 @@ enum op { OPS(OP_ENUM) OP_END };
 #undef OP_ENUM
 
 /* Who executes a step, and when. X(name) */
-#define PHASES(X)                                                               \
-    X(EARLY)   /* keeper, before the namespaces exist: opens what init binds */ \
-    X(MAPS)    /* keeper, when init exists: its id maps */                      \
-    X(SETUP)   /* init, in the new namespaces */                                \
-    X(JOINED)  /* keeper, once it has joined them: inherited by each program */ \
-    X(PROGRAM) /* the program's process, before exec */                         \
+#define PHASES(X)                                                                \
+    X(EARLY)   /* keeper, before the namespaces exist: opens what init binds */  \
+    X(MAPS)    /* keeper, when init exists: its id maps */                       \
+    X(SETUP)   /* init, in the new namespaces */                                 \
+    X(JOINED)  /* keeper, once it has joined them: inherited by each program */  \
+    X(READY)   /* keeper, before a run: what its limits change in the sandbox */ \
+    X(PROGRAM) /* the program's process, before exec */                          \
     X(CLEAN)   /* keeper, after each run */
 
 #define PHASE_ENUM(name) PHASE_##name,
@@ -241,6 +242,7 @@ enum {
     REQUEST_NOTIFY_EXEC = 2, /* RUN: say so when exec has happened */
     REQUEST_ABORT = 4,       /* SYNC: do not go on */
     REQUEST_FOLLOW = 8,      /* RUN: no cgroup; account for the tree through /proc and init */
+    REQUEST_SAY_FULL = 16,   /* RUN: has it left one of the fresh places full? */
 };
 
 struct wire_request {
@@ -275,6 +277,9 @@ enum detail { DETAILS(DETAIL_ENUM) DETAIL_END };
 /* Who ended the program. X(name) */
 #define CAUSES(X) X(NONE) X(CPU_TIME) X(WALL_TIME) X(IDLE_TIME) X(MEMORY) X(OUTPUT) X(CANCELLED)
 
+/* Of a fresh place, when all has ended: is no byte left in it, no inode? */
+enum full { FULL_BYTES = 1, FULL_INODES = 2 };
+
 #define CAUSE_ENUM(name) CAUSE_##name,
 enum cause { CAUSES(CAUSE_ENUM) CAUSE_END };
 #undef CAUSE_ENUM
@@ -305,10 +310,11 @@ struct wire_reply {
     int64_t switches_voluntary;
     int64_t switches_involuntary;
     int64_t stream_bytes[2]; /* what the program wrote, or -1 */
+    int64_t full;            /* enum full, of all fresh places together */
 };
 
 _Static_assert(sizeof(struct wire_plan) == 16, "wire_plan has no padding");
 _Static_assert(sizeof(struct wire_step) == 56, "wire_step has no padding");
 _Static_assert(sizeof(struct wire_watch) == 80, "wire_watch has no padding");
 _Static_assert(sizeof(struct wire_request) == 112, "wire_request has no padding");
-_Static_assert(sizeof(struct wire_reply) == 152, "wire_reply has no padding");
+_Static_assert(sizeof(struct wire_reply) == 160, "wire_reply has no padding");

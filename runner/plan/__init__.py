@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from runner.plan.box import HookFiles, box, clone_flags
 from runner.plan.program import candidates, program
+from runner.plan.root import ready_places
 from runner.plan.steps import FD_CLOSED, FD_STDERR_PIPE, FD_STDOUT_PIPE, Op, Phase, Step
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "candidates",
     "clone_flags",
     "program",
+    "ready_places",
 ]

@@ -29,6 +29,8 @@ _DEV_LINKS: Final = (
 )
 _TTY: Final = 5  # the group that owns terminals, on every distribution
 
+_MOST_INODES: Final = 2**31 - 1
+
 # Below these, names are looked up in what is neither a link nor another directory.
 _COVERING: Final = frozenset(MountKind) - {
     *(MountKind.SYMLINK, MountKind.DIRECTORY, MountKind.FILE),
@@ -132,6 +134,14 @@ def tmpfs_data(mount: Mount) -> str:
     if mount.inodes is not None:
         options.append(f"nr_inodes={mount.inodes}")
     return ",".join(options)
+
+
+def tmpfs_limits(mount: Mount, disk: int | None, inodes: int | None) -> str:
+    """Give the options that limit a tmpfs that is mounted; None is what the mount says."""
+    # Without either: the kernel's own default of all memory; and more files than there can be,
+    # for it cannot be told its default. The root directory is an inode too.
+    size = disk or mount.size or "50%"
+    return f"size={size},nr_inodes={inodes + 1 if inodes else mount.inodes or _MOST_INODES}"
 
 
 def _on_directory(site: Site, mount: Mount, index: int) -> Iterator[Step]:

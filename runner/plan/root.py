@@ -127,6 +127,22 @@ def fresh_places(mounts: Sequence[Mount]) -> Iterator[Step]:
             )
 
 
+def ready_places(
+    mounts: Sequence[Mount], *, disk: int | None, inodes: int | None
+) -> Iterator[Step]:
+    """Hold the fresh places to the limits of the next run, or to their own again."""
+    for number, mount in in_order(mounts):
+        if mount.kind is MountKind.TMPFS and mount.fresh:
+            yield mounting.mount(
+                At.MOUNT_TMPFS,
+                mount.target,
+                flags=mounting.MS_REMOUNT | places.tmpfs_flags(mount),
+                fstype="tmpfs",
+                data=places.tmpfs_limits(mount, disk, inodes),
+                item=number,
+            )._replace(phase=Phase.READY)
+
+
 def _needs_stage(site: places.Site, opened: Sequence[trees.Tree]) -> bool:
     return bool(
         site.runner.root

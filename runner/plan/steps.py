@@ -100,8 +100,9 @@ class Phase(enum.IntEnum):
     MAPS = 1
     SETUP = 2
     JOINED = 3
-    PROGRAM = 4
-    CLEAN = 5
+    READY = 4
+    PROGRAM = 5
+    CLEAN = 6
 
 
 class Step(NamedTuple):

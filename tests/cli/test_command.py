@@ -164,7 +164,7 @@ def test_json_has_the_keys_of_the_schema(command: Command) -> None:
     assert (result["schema"], result["status"], result["exit_code"]) == (1, "nonzero_exit", 7)
     assert set(result["enforced"]) == {
         *("cpu_time", "wall_time", "memory", "swap", "processes", "output"),
-        *("network", "files", "user", "syscalls", "capabilities"),
+        *("disk", "network", "files", "user", "syscalls", "capabilities"),
     }
 
 
@@ -310,6 +310,7 @@ def test_rlimit_options_reach_the_program(command: Command) -> None:
         ),
         (["--stdout=out", "--output=64K", "head", "-c1M", "/dev/zero"], "output_limit"),
         (["--file-size=64K", "dd", "if=/dev/zero", "of=/tmp/x", "count=999"], "output_limit"),
+        (["--disk=64K", "dd", "if=/dev/zero", "of=/tmp/x", "count=999"], "disk_limit"),
     ],
 )
 def test_limit_reached_is_124_and_named(

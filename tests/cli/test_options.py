@@ -91,6 +91,13 @@ BAD_VALUES: dict[str, list[tuple[str, str]]] = {
         ),
         ("DATA=256", f"'256' {_UNIT}"),
     ],
+    "--disk": [
+        ("256", f"'256' {_UNIT}"),
+        ("1M,", f"''{_COUNT}"),
+        ("1M,0", f"'0'{_COUNT}"),
+        ("0M,1", f"'0M'{_ZERO}"),
+        (",1", f"'' {_SIZE}"),
+    ],
     "--swap": [("256", f"'256' {_UNIT}")],
     "--cpu-quota": [("0", f"'0'{_FRACTION}"), ("1e2", f"'1e2'{_FRACTION}")],
     "--cpu-weight": [("0", f"'0'{_COUNT}")],

@@ -108,6 +108,8 @@ def test_settings_without_options_are_the_defaults(
         (["--require", "memory,network"], "require", ("memory", "network")),
         (["-C", "/usr"], "work_dir", "/usr"),
         (["-m", "1M"], "limits", Limits(memory=2**20)),
+        (["--disk", "1M"], "limits", Limits(disk=2**20)),
+        (["--disk", "1M,7"], "limits", Limits(disk=2**20, inodes=7)),
         (["--swap", "1M"], "limits", Limits(swap=2**20)),
         (
             ["--cpu-quota", "0.5", "--cpuset", "0-1"],

@@ -24,6 +24,7 @@ OF_STATUS = {
     Status.MEMORY_LIMIT: Verdict.MLE,
     Status.OUTPUT_LIMIT: Verdict.OLE,
     Status.PROCESS_LIMIT: Verdict.RTE,
+    Status.DISK_LIMIT: Verdict.OLE,
     Status.DISALLOWED_SYSCALL: Verdict.RTE,
 }
 

@@ -592,6 +592,34 @@ def test_fresh_places_are_emptied_each_under_its_index() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("disk", "inodes", "data"),
+    [
+        (None, None, [b"size=4096,nr_inodes=7", b"size=50%,nr_inodes=2147483647"]),
+        (1 << 20, None, [b"size=1048576,nr_inodes=7", b"size=1048576,nr_inodes=2147483647"]),
+        # The root directory is an inode too.
+        (None, 3, [b"size=4096,nr_inodes=4", b"size=50%,nr_inodes=4"]),
+    ],
+)
+def test_fresh_places_are_held_to_the_limits_of_a_run_or_to_their_own(
+    disk: int | None, inodes: int | None, data: list[bytes]
+) -> None:
+    mounts = (
+        Mount.tmpfs("/tmp", size=4096, inodes=7),
+        Mount.tmpfs("/kept", fresh=False),
+        Mount.tmpfs("/a/b"),
+    )
+    steps = list(plan.ready_places(mounts, disk=disk, inodes=inodes))
+    flags = MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_NOATIME
+    assert [(step.phase, step.op, step.item) for step in steps] == [
+        (Phase.READY, Op.MOUNT, 0),
+        (Phase.READY, Op.MOUNT, 2),
+    ]
+    assert [step.args for step in steps] == [(flags,)] * 2
+    assert [step.strings[1] for step in steps] == [b"/tmp", b"/a/b"]
+    assert [step.strings[3] for step in steps] == data
+
+
 def test_box_makes_a_directory_that_two_mounts_share_once() -> None:
     runner = Runner(
         args=("x",),

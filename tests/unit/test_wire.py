@@ -215,7 +215,7 @@ def test_reply_of_another_size_is_refused(reply: bytes, change: int) -> None:
     with pytest.raises(ProtocolError) as caught:
         wire.decode_reply(frame)
     assert str(caught.value) == (
-        f"the keeper sent {152 + change} bytes where a reply has {wire.REPLY_SIZE}"
+        f"the keeper sent {wire.REPLY_SIZE + change} bytes where a reply has {wire.REPLY_SIZE}"
     )
 
 

@@ -106,6 +106,7 @@ static int write_reply(void)
         .switches_voluntary = 20,
         .switches_involuntary = 21,
         .stream_bytes = {22, 23},
+        .full = 24,
     };
     return fwrite(&reply, sizeof reply, 1, stdout) == 1 ? 0 : 1;
 }
