@@ -36,7 +36,7 @@ from runner.host import Host, detect
 from runner.units import seconds_to_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from runner.config import User
     from runner.plan import Step
@@ -61,6 +61,7 @@ class BoxConfig:
     require: frozenset[str]
     extras: Mapping[str, Any]
     user: Credential | User
+    keep_files: bool = False
 
 
 class Program(NamedTuple):
@@ -76,6 +77,16 @@ class _Request(NamedTuple):
     steps: list[Step]
     plan: bytes
     watch: bytes
+
+
+class Pending(NamedTuple):
+    """A run that was sent to the keeper, and what its reply is read with."""
+
+    run_id: int
+    request: _Request
+    limits: Limits
+    wanted: streams.Wanted
+    enforced: Mapping[str, str | None]
 
 
 class Box:
@@ -111,6 +122,7 @@ class Box:
                 owner=owner,
                 hooks=sent.hooks,
                 old_mounts=old_mounts,
+                keep_files=config.keep_files,
             )
             flags = int(plan.clone_flags(self._runner))
             self.init_pid = self.keeper.start(
@@ -119,7 +131,7 @@ class Box:
                 fds=sent.fds,
                 timeout=START_TIMEOUT_S + sum(hook.timeout for hook in self._runner.hooks),
             )
-            self.reusable = rootfs.can_be_put_back(self._runner.mounts)
+            self.reusable = config.keep_files or rootfs.can_be_put_back(self._runner.mounts)
             self.enforced = guarantees.enforced(
                 self._runner, self._groups, own_user=ids.separate, host=self._host
             )
@@ -131,10 +143,8 @@ class Box:
         """End everything in it; idempotent. In a fork of the grader it does nothing."""
         self._end()
 
-    def run(
-        self, program: Program, wanted: streams.Wanted, started: Callable[[int], None]
-    ) -> Result:
-        """Run a program to its end; `started` is told the run's id, to kill it by."""
+    def begin(self, program: Program, wanted: streams.Wanted) -> Pending:
+        """Send a program to the keeper. If this raises, it has not started."""
         enforced = guarantees.for_run(self.enforced, self._require, wanted.output_held_by)
         groups, limits = self._groups, program.limits
         if groups is None:
@@ -152,15 +162,19 @@ class Box:
                 watch=request.watch,
                 flags=flags,
             )
-        started(run_id)
-        reply = self.keeper.receive(request.steps)
+        return Pending(run_id, request, limits, wanted, enforced)
+
+    def finish(self, pending: Pending) -> Result:
+        """Wait for the end of a program; the keeper's fd is readable when it has come."""
+        groups, wanted = self._groups, pending.wanted
+        reply = self.keeper.receive(pending.request.steps)
         return measure.result_of(
             reply,
             None if groups is None else groups.usage(),
-            limits,
+            pending.limits,
             stdout=self._streams.take(0, reply.stdout_bytes, wanted.capture_limit),
             stderr=self._streams.take(1, reply.stderr_bytes, wanted.capture_limit),
-            enforced=enforced,
+            enforced=pending.enforced,
             filtered=bool(self._runner.seccomp),
         )
 

@@ -193,6 +193,11 @@ class ChildError(SandboxError):
         return self.location in _OF_THE_PROGRAM
 
     @property
+    def before_exec(self) -> bool:
+        """Tell whether it is sure that the program has not run, not even a little."""
+        return self.location not in _PERHAPS_LATER
+
+    @property
     def errno_name(self) -> str:
         """Give the errno's symbol, such as `ENOENT`."""
         return errno_names.errorcode.get(self.errno, f"errno {self.errno}")
@@ -226,6 +231,9 @@ _OF_THE_PROGRAM: Final = frozenset(
         *(ErrorLocation.SECCOMP, ErrorLocation.UNSHARE, ErrorLocation.LANDLOCK),
     }
 )
+
+# Where the keeper may fail while the program runs, too.
+_PERHAPS_LATER: Final = frozenset({ErrorLocation.INIT, ErrorLocation.PIPE, ErrorLocation.WATCH})
 
 _NO_USER_NAMESPACE = (
     "user namespaces are not available here: as root set user.max_user_namespaces > 0 and, "

@@ -6,15 +6,13 @@ One run at a time in each; as many sandboxes side by side as there are threads t
 from __future__ import annotations
 
 import os
-import threading
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
-from runner import guarantees, sources, streams
-from runner.box import Box, BoxConfig, Program
-from runner.config import Credential, Limits, Network, check_args, check_env
+from runner import guarantees, streams
+from runner.box import BoxConfig, Program
+from runner.config import Credential, Limits, MountKind, Network, check_args, check_env
 from runner.config.checks import check_name, refuse
-from runner.errors import ChildError
-from runner.helper import signals_held
+from runner.life import Life, drive
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from runner.config import Hook, Landlock, Mount, TimeOffsets, User
-    from runner.helper import Keeper
     from runner.result import Result
 
 CAPTURE: Final = streams.CAPTURE
@@ -54,8 +51,8 @@ class Extras(TypedDict, total=False):
     domain_name: str
 
 
-class Sandbox:
-    """A place to run untrusted programs in; a context manager.
+class SandboxBase:
+    """What is common to a sandbox's faces: what it is made of, and what is known of it.
 
     mounts     added to the root, after it; a later one for the same target holds
     root       replaces the default root: system directories read-only, a small /etc, /proc,
@@ -70,9 +67,11 @@ class Sandbox:
     user       ids of the programs inside: (uid, gid), or a name in the sandbox's /etc/passwd.
                Outside, they are ids of nobody else's where the caller may give such
     require    guarantees (see GUARANTEES) without which it must not start
+    fresh      "run": nothing of one run is there in the next. "submission": files in /tmp,
+               /dev/shm and what else is writable stay until `reset`; nothing else does
     extras     fields of a `Runner`, as in `Extras`
 
-    It starts at the first run, or by `start`. Raises ConfigError for what cannot be meant.
+    Raises ConfigError for what cannot be meant.
     """
 
     def __init__(
@@ -89,13 +88,14 @@ class Sandbox:
         network: Network | str = Network.NONE,
         user: tuple[int, int] | str = (1000, 1000),
         require: Collection[str] = (),
+        fresh: Literal["run", "submission"] = "run",
         **extras: Unpack[Extras],
     ) -> None:
         guarantees.check_known(require)
         check_name("name", name)
         for extra in extras.keys() - Extras.__annotations__.keys():
             refuse("Sandbox", extra, "no option of a sandbox: see Sandbox and Extras")
-        self._config = BoxConfig(
+        config = BoxConfig(
             mounts=tuple(mounts),
             root=None if root is None else tuple(root),
             seccomp=_load_policy(policy),
@@ -105,14 +105,57 @@ class Sandbox:
             user=_user(user),
             require=frozenset(require),
             extras=dict(extras),
+            keep_files=_keeps_files(fresh, (*(root or ()), *mounts)),
         )
+        self._life = Life(config)
         self._work_dir = work_dir
         self._env = _env_items(DEFAULT_ENV if env is None else env)
         self._limits = limits or Limits()
-        self._lock = threading.Lock()
-        self._box: Box | None = None
-        self._running: tuple[Keeper, int] | None = None
-        self._cancelled = False
+
+    @property
+    def enforced(self) -> Mapping[str, str | None]:
+        """Each guarantee and what holds it, or None; empty before the start."""
+        box = self._life.box
+        return {} if box is None else box.enforced
+
+    @property
+    def keeper_pid(self) -> int | None:
+        """The pid of the helper process; None before the start."""
+        box = self._life.box
+        return None if box is None else box.keeper.pid
+
+    @property
+    def init_pid(self) -> int | None:
+        """The host's pid of the sandbox's pid 1; None before the start."""
+        box = self._life.box
+        return None if box is None else box.init_pid
+
+    def _program(
+        self,
+        args: Sequence[str],
+        env: Mapping[str, str] | None,
+        work_dir: str | None,
+        limits: Limits | None,
+    ) -> Program:
+        check_args(args)
+        return Program(
+            tuple(args),
+            self._env if env is None else _env_items(env),
+            self._work_dir if work_dir is None else work_dir,
+            self._limits if limits is None else limits,
+        )
+
+
+class Sandbox(SandboxBase):
+    r"""A place to run untrusted programs in; a context manager.
+
+    Takes the options of `SandboxBase`. It starts at the first run, or by `start`. Threads wait
+    for each other; a fork of the process has a sandbox of its own.
+
+    >>> with Sandbox() as sandbox:
+    ...     sandbox.run(["echo", "hello"]).stdout
+    b'hello\n'
+    """
 
     def __enter__(self) -> Sandbox:
         return self
@@ -120,25 +163,10 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @property
-    def enforced(self) -> Mapping[str, str | None]:
-        """Each guarantee and what holds it, or None; empty before the start."""
-        return {} if self._box is None else self._box.enforced
-
-    @property
-    def keeper_pid(self) -> int | None:
-        """The pid of the helper process; None before the start."""
-        return None if self._box is None else self._box.keeper.pid
-
-    @property
-    def init_pid(self) -> int | None:
-        """The host's pid of the sandbox's pid 1; None before the start."""
-        return None if self._box is None else self._box.init_pid
-
     def start(self) -> None:
         """Start it now. Raises HostError, ChildError, ConfigError, ProtocolError."""
-        with self._lock:
-            self._started()
+        with self._life.lock:
+            self._life.start()
 
     def run(
         self,
@@ -163,66 +191,26 @@ class Sandbox:
 
         Raises SandboxError when the sandbox failed; the next run starts it anew.
         """
-        check_args(args)
         wanted = streams.Wanted(stdin, stdout, stderr, capture_limit)
         wanted.check()
-        program = Program(
-            tuple(args),
-            self._env if env is None else _env_items(env),
-            self._work_dir if work_dir is None else work_dir,
-            self._limits if limits is None else limits,
-        )
-        with self._lock:
-            self._cancelled = False
-            box = self._started()
-            try:
-                result = box.run(program, wanted, self._has_started)
-            except BaseException as error:
-                # Ours or an interrupt: whatever state it is in, it is not used again; but a
-                # program that could not be set up has left nothing behind.
-                if not (isinstance(error, ChildError) and error.of_the_program):
-                    self._discard()
-                raise
-            finally:
-                self._running = None
-            if not box.reusable:
-                self._discard()
-            return result
+        program = self._program(args, env, work_dir, limits)
+        with self._life.lock:
+            return drive(self._life.run(program, wanted))
 
     def cancel(self) -> None:
         """End the run in progress with Status.CANCELLED; from any thread."""
-        self._cancelled = True
-        running = self._running
-        if running is not None:
-            keeper, run_id = running
-            keeper.send_kill(run_id)
+        self._life.cancel()
+
+    def reset(self) -> None:
+        """Leave nothing of earlier runs, files neither: the next run starts it anew."""
+        with self._life.lock:
+            self._life.discard()
 
     def close(self) -> None:
         """Kill and remove all of it; idempotent. A run in progress is cancelled first."""
         self.cancel()
-        with self._lock:
-            self._discard()
-
-    def _started(self) -> Box:
-        if self._box is None:
-            with signals_held():
-                self._box = sources.with_mount_calls(
-                    lambda old: Box(self._config, old_mounts=old)
-                )
-        return self._box
-
-    def _has_started(self, run_id: int) -> None:
-        if self._box is not None:
-            self._running = (self._box.keeper, run_id)
-            if self._cancelled:  # before there was anything to cancel
-                self._box.keeper.send_kill(run_id)
-
-    def _discard(self) -> None:
-        if self._box is None:
-            return
-        with signals_held():
-            box, self._box = self._box, None
-            box.close()
+        with self._life.lock:
+            self._life.discard()
 
 
 def run(args: Sequence[str], **options: Any) -> Result:  # noqa: ANN401 - both functions' options
@@ -236,6 +224,17 @@ def run(args: Sequence[str], **options: Any) -> Result:  # noqa: ANN401 - both f
 
 
 _RUN_OPTIONS: Final = frozenset({"stdin", "stdout", "stderr", "capture_limit"})
+
+
+def _keeps_files(fresh: str, mounts: Sequence[Mount]) -> bool:
+    if fresh not in {"run", "submission"}:
+        refuse("fresh", fresh, 'known are "run" and "submission"')
+    keeps = fresh == "submission"
+    for mount in mounts if keeps else ():
+        if mount.kind is MountKind.MQUEUE:
+            # The queues of one IPC namespace, of which each run may have its own.
+            refuse("fresh", fresh, f"queues at {mount.target!r} cannot stay: leave it out")
+    return keeps
 
 
 def _env_items(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

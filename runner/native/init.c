@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #include "init.h"
 
+#include "control.h"
 #include "sys.h"
 
 #include <limits.h>
@@ -129,6 +130,7 @@ _Noreturn void init_main(const struct plan *plan, struct context *context, int k
     if (steps_run(plan, PHASE_SETUP, context) < 0)
         _exit(1);
     close_fd(&context->host_proc);
+    (void)close(CONTROL_FD); /* or the grader would not see at once that the keeper has ended */
     /* A change of uid has cleared both; dumpable, so that the keeper may join us. */
     if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ||
         prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0) {

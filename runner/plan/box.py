@@ -34,6 +34,7 @@ def box(
     map_helpers: Mapping[str, Sequence[str]] | None = None,
     hooks: Sequence[HookFiles] = (),
     old_mounts: bool = False,
+    keep_files: bool = False,
 ) -> list[Step]:
     """Plan the sandbox of a `Runner`: its namespaces' inside, and what the keeper does once.
 
@@ -46,6 +47,7 @@ def box(
     in them "{pid}" is the process whose map it is.
     `hooks`: for each of `runner.hooks` the indexes in the frame of its stdout and stderr.
     `old_mounts`: with mount(2) alone, by init, where the kernel has no detached trees.
+    `keep_files`: fresh places are not emptied after a run.
     """
     if runner.hooks and not clone_flags(runner):
         # The two others are made when no set-up runs any more.
@@ -63,7 +65,7 @@ def box(
         *_hooks(runner, hooks, inside=False),
         *_setup(runner, privileged=privileged, owner=owner, hooks=hooks, old_mounts=old_mounts),
         *_joined(runner),
-        *root.fresh_places(runner.mounts),
+        *(() if keep_files else root.fresh_places(runner.mounts)),
         *_fresh_ipc(runner),
     ]
 

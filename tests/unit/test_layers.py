@@ -23,7 +23,15 @@ LAYERS = (
     | {"runner.accounts", "runner.sources", "runner.staging", "runner.subid", "runner.tree"}
     | {"runner.console", "runner.network", "runner.resolve", "runner.streams"}
     | {"runner.guarantees"},
-    {"runner", "runner.aio", "runner.box", "runner.pool", "runner.process", "runner.sandbox"},
+    {
+        "runner",
+        "runner.aio",
+        "runner.box",
+        "runner.life",
+        "runner.pool",
+        "runner.process",
+        "runner.sandbox",
+    },
     {"runner.judge"},
     {"runner.cli", "worker"},
 )

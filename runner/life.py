@@ -1,0 +1,196 @@
+"""The life of a sandbox: when it is started, thrown away and replaced, and what is tried again.
+
+Written once for all faces. `Life.run` waits for nothing itself: it is a generator that gives
+what there is to wait for, and whoever drives it waits as its kind of program does: `drive`
+blocks, `runner.aio` lets other tasks run.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
+
+from runner import sources
+from runner.box import Box, BoxConfig, Program
+from runner.errors import ChildError, ConfigError
+from runner.helper import signals_held
+
+if TYPE_CHECKING:
+    from runner.helper import Keeper
+    from runner.result import Result
+    from runner.streams import Wanted
+
+_T = TypeVar("_T")
+
+# Of the process that has forked us. Kept, so that nothing is closed: it is all in use there.
+_INHERITED: Final[list[Box]] = []
+
+# An fd: until it is readable. A function: call it, which may take long.
+Wait: TypeAlias = int | Callable[[], object]
+Work: TypeAlias = Generator[Wait, None, _T]
+
+
+class Life:
+    """Owns at most one `Box`, made of `config`. One run at a time; `cancel` from any thread."""
+
+    def __init__(self, config: BoxConfig) -> None:
+        self.config = config
+        self._lock = threading.Lock()
+        self._box: Box | None = None
+        self._running: _Running | None = None
+        self._cancelled = False
+        self._pid = os.getpid()
+
+    def __del__(self) -> None:
+        """Warn of one that nobody has closed; its box ends itself."""
+        if getattr(self, "_box", None) is not None and self._pid == os.getpid():
+            message = "a sandbox was not closed: use it in a with statement"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+
+    @property
+    def lock(self) -> threading.Lock:
+        """What to hold while `start`, `discard` or `run` is at work."""
+        self._settle()
+        return self._lock
+
+    @property
+    def box(self) -> Box | None:
+        """What is started, if anything is."""
+        self._settle()
+        return self._box
+
+    def start(self) -> None:
+        """Start it, if it is not."""
+        if self._box is None:
+            with signals_held():
+                self._box = sources.with_mount_calls(
+                    lambda old: Box(self.config, old_mounts=old)
+                )
+
+    def discard(self) -> None:
+        """End it and all that runs in it; the next run starts it anew."""
+        if self._box is not None:
+            with signals_held():
+                box, self._box = self._box, None
+                box.close()
+
+    def run(self, program: Program, wanted: Wanted) -> Work[Result]:
+        """Run a program to its end.
+
+        A sandbox that was used before may turn out to be damaged, by what the last run did or
+        by somebody who killed its init: it is thrown away, and the program started in another,
+        once, if it cannot have started. All else that fails is raised.
+        """
+        self._cancelled = False
+        again = self._box is not None
+        while True:
+            if (box := self._box) is None:
+                yield self.start
+                continue
+            try:
+                result = yield from self._run_in(box, program, wanted)
+            except GeneratorExit:  # nobody drives us any more
+                self.discard()
+                raise
+            except _NotStarted as failed:
+                yield self.discard
+                if not again:
+                    raise failed.cause from failed.cause.__cause__
+                again = False
+                continue
+            except BaseException as error:
+                if not _leaves_all_well(error):
+                    # Ours or an interrupt: whatever state it is in, it is not used again.
+                    yield self.discard
+                raise
+            if not box.reusable:
+                yield self.discard
+            return result
+
+    def cancel(self) -> None:
+        """End the run in progress."""
+        self._settle()
+        self._cancelled = True
+        running = self._running
+        if running is not None:
+            running.keeper.send_kill(running.run_id)
+
+    def _settle(self) -> None:
+        """Forget, in a fork of the process that made it, what is that process's.
+
+        Its sandbox is not ours to use or to end, and its lock may have been copied while a
+        thread held it that does not exist here.
+        """
+        if self._pid != os.getpid():
+            self._lock = threading.Lock()
+            if self._box is not None:
+                _INHERITED.append(self._box)
+            self._box = self._running = None
+            self._pid = os.getpid()
+
+    def _run_in(self, box: Box, program: Program, wanted: Wanted) -> Work[Result]:
+        try:
+            pending = box.begin(program, wanted)
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise _NotStarted(error) from error
+        self._running = _Running(box.keeper, pending.run_id)
+        try:
+            if self._cancelled:  # before there was anything to cancel
+                box.keeper.send_kill(pending.run_id)
+            yield box.keeper.fileno()
+            return box.finish(pending)
+        except ChildError as error:
+            if error.before_exec and not error.of_the_program:
+                raise _NotStarted(error) from error
+            raise
+        except BaseException:
+            # At once; what ends the sandbox may have to wait for its turn.
+            box.keeper.send_kill(pending.run_id)
+            raise
+        finally:
+            self._running = None
+
+
+class _Running(NamedTuple):
+    keeper: Keeper
+    run_id: int
+
+
+class _NotStarted(Exception):  # noqa: N818 (it never leaves this module)
+    """The program has not started: `cause`."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+def _leaves_all_well(error: BaseException) -> bool:
+    """Tell whether the sandbox is as it was: nothing was sent, or the program could not be."""
+    return isinstance(error, ConfigError) or (
+        isinstance(error, ChildError) and error.of_the_program
+    )
+
+
+def drive(work: Work[_T]) -> _T:
+    """Do the work, blocking."""
+    try:
+        wait = next(work)
+        while True:
+            wait = _step(work, wait)
+    except StopIteration as done:
+        result: _T = done.value
+        return result
+
+
+def _step(work: Work[_T], wait: Wait) -> Wait:
+    try:
+        if not isinstance(wait, int):
+            wait()
+    except BaseException as error:  # noqa: BLE001 - the work decides what becomes of it
+        return work.throw(error)
+    return next(work)  # where it gave an fd, it reads that now, and blocks
