@@ -98,8 +98,8 @@ fuzz: ## feed the helper's decoder with random plans for FUZZ_SECONDS
 	@build/fuzz/fuzz_plan -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
 	    -artifact_prefix=build/fuzz/ build/fuzz/corpus $(NATIVE)/fuzz/corpus
 
-policies: build ## compile policies/*.policy into the package
-	@$(PYTHON) -m runner.seccomp policies
+policies: build ## compile the stock policies into the package
+	@$(PYTHON) -m runner.seccomp
 
 bench: build ## measure against bare vfork, exec and wait; one benchmark at a time
 	@$(PYTHON) -m pytest bench -q --timeout=600 -o python_files='bench_*.py' \

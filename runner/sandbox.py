@@ -60,7 +60,8 @@ class SandboxBase:
     work_dir   the programs' directory
     env        their environment; None is DEFAULT_ENV
     limits     of each run that gives none
-    policy     a stock seccomp policy's name, a BPF program, or None for no filter
+    policy     a stock seccomp policy's name, the path of a policy or profile (with a slash), a
+               BPF program, or None for no filter
     name       by which `run-sandboxed inject` finds it
     network    "none", "host" (its abstract sockets too), or "pasta": one that reaches the
                outside, where that program is installed
@@ -262,6 +263,6 @@ def _load_policy(policy: str | bytes | None) -> bytes:
         return b""
     if isinstance(policy, bytes):
         return policy
-    from runner.seccomp import load  # only where a name is given
+    from runner.seccomp import load  # only where a name or path is given
 
     return load(policy)

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from runner.cli import places, policy, report, rules
+from runner.cli import places, report, rules
 from runner.cli.options import OPTIONS, SUBCOMMANDS, Section, name_of, parse
 from runner.cli.output import Outputs
 from runner.config import (
@@ -195,11 +195,26 @@ def _settings(options: SimpleNamespace) -> dict[str, Any]:
     if options.no_seccomp:
         settings["policy"] = None
     elif options.policy is not None:
-        settings["policy"] = policy.read(options.policy)
+        settings["policy"] = _policy(options.policy)
     if options.full_env or options.env:
         base = dict(os.environ) if options.full_env else DEFAULT_ENV
         settings["env"] = base | dict(options.env)
     return settings
+
+
+def _policy(text: str) -> str | bytes:
+    """Give a stock policy's name as it is, and the filter of a file, which has a slash."""
+    if "/" not in text:
+        return text
+    from runner.seccomp import load
+
+    try:
+        return load(text)
+    except ConfigError as error:
+        if not str(error).startswith("policy: "):
+            raise  # one line for each fault in the file, which names it
+        message = f"--{error}"
+        raise ConfigError(message) from None
 
 
 def _extras(options: SimpleNamespace) -> dict[str, Any]:

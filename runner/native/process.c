@@ -157,7 +157,8 @@ int op_envp(const struct step *step, struct context *context)
 
 /*
  * strings: paths to try, in this order, as execvp(3) does: go on where there is
- * no such file, remember that one was not allowed.
+ * no such file, remember that one was not allowed. arg: a sixth argument, which the kernel
+ * ignores but a filter sees: by it the filter knows this exec from any that the program makes.
  */
 int op_exec(const struct step *step, struct context *context)
 {
@@ -166,8 +167,8 @@ int op_exec(const struct step *step, struct context *context)
         return -EINVAL;
     report_exec(context->report);
     for (unsigned i = 0; i < step->string_count; i++) {
-        (void)execve(step->strings[i], (char *const *)context->argv,
-                     (char *const *)context->envp);
+        (void)syscall(SYS_execve, step->strings[i], context->argv, context->envp, 0L, 0L,
+                      step->arg[0]);
         if (errno == EACCES)
             error = EACCES;
         else if (errno != ENOENT && errno != ENOTDIR)
@@ -180,8 +181,8 @@ int op_exec(const struct step *step, struct context *context)
 
 /*
  * arg: fd of a file to execute, which needs no path: one that is in no directory of the
- * sandbox, or a sealed memfd. It is closed by the exec, so the interpreter of a script
- * could not open it (execveat(2)): ENOENT.
+ * sandbox, or a sealed memfd; and the sixth argument, as of op_exec. The fd is closed by the
+ * exec, so the interpreter of a script could not open it (execveat(2)): ENOENT.
  */
 int op_exec_fd(const struct step *step, struct context *context)
 {
@@ -191,5 +192,5 @@ int op_exec_fd(const struct step *step, struct context *context)
         return -EBADF;
     report_exec(context->report);
     return (int)sys_result(syscall(SYS_execveat, context->fds[step->arg[0]], "", context->argv,
-                                   context->envp, AT_EMPTY_PATH));
+                                   context->envp, AT_EMPTY_PATH, step->arg[1]));
 }

@@ -12,6 +12,7 @@ from runner.errors import ConfigError
 from runner.errors import ErrorLocation as At
 from runner.plan import landlock
 from runner.plan.steps import Op, Phase, Step, in_user_namespace
+from runner.seccomp.start import with_secret
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -213,12 +214,14 @@ def _exec(
         yield Step(_PROGRAM, Op.STOP, At.STOP)
     elif runner.ptrace:
         yield Step(_PROGRAM, Op.PTRACE_ME, At.PTRACE_ME)
+    secret = 0
     if runner.seccomp:
         # The last but one: it need allow nothing but what the program needs.
-        yield Step(_PROGRAM, Op.SECCOMP, At.SECCOMP, (0,), data=runner.seccomp)
+        filter_, secret = with_secret(runner.seccomp)
+        yield Step(_PROGRAM, Op.SECCOMP, At.SECCOMP, (0,), data=filter_)
     subject = os.fsdecode(argv[0])
     if exec_file is not None:
-        yield Step(_PROGRAM, Op.EXEC_FD, At.EXECVE, (exec_file,), subject=subject)
+        yield Step(_PROGRAM, Op.EXEC_FD, At.EXECVE, (exec_file, secret), subject=subject)
     else:
         paths = tuple(candidates)
-        yield Step(_PROGRAM, Op.EXEC, At.EXECVE, strings=paths, subject=subject)
+        yield Step(_PROGRAM, Op.EXEC, At.EXECVE, (secret,), strings=paths, subject=subject)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from runner.errors import ConfigError
 from runner.seccomp import syscalls
+
+if TYPE_CHECKING:
+    from runner.seccomp.rules import Policy
 
 # Found beside this file, for the import of importlib.resources takes longer than a run.
 COMPILED: Final = os.path.join(os.path.dirname(__file__), "compiled")
@@ -36,21 +39,50 @@ def compile_policy(
     return compile_rules(policy, arch, syscalls.numbers(arch))
 
 
-def load(policy: str, arch: str | None = None) -> bytes:
-    """Read a stock policy's filter for this machine's architecture, or another.
+def load(policy: str | bytes, arch: str | None = None) -> bytes:
+    """Give the filter of a policy for this machine's architecture, or another.
 
-    Raises ConfigError, which lists the known ones, for a name or an architecture without one.
+    `policy` is a stock policy's name; a path of one, which has a slash; or a filter, which is
+    given back. Raises ConfigError with one line for each fault.
+    """
+    if isinstance(policy, bytes):
+        return policy
+    arch = native(arch)
+    if "/" in policy:
+        from runner.seccomp import files
+
+        return files.compiled(policy, arch)
+    if policy not in stock():
+        raise ConfigError(_unknown(policy))
+    with open(os.path.join(COMPILED, f"{policy}.{arch}.bpf"), "rb") as file:
+        return file.read()
+
+
+def read(policy: str) -> Policy:
+    """Give the rules of a policy that `load` takes by its name or path."""
+    from runner.seccomp import files
+
+    return files.rules(policy)
+
+
+def native(arch: str | None) -> str:
+    """Give the name that we use for an architecture, or for this machine's.
+
+    Raises ConfigError for one that we have no tables for.
     """
     machine = os.uname().machine if arch is None else arch
     arch = _ARCH_OF_MACHINE.get(machine, machine)
     syscalls.check_arch(arch)
-    if policy not in stock():
-        known = ", ".join(stock())
-        raise ConfigError(f"policy: {policy!r} is not a stock policy; known: {known}")
-    with open(os.path.join(COMPILED, f"{policy}.{arch}.bpf"), "rb") as file:
-        return file.read()
+    return arch
 
 
 def stock() -> list[str]:
     """Give the names of the stock policies."""
     return sorted({name.partition(".")[0] for name in os.listdir(COMPILED)})
+
+
+def _unknown(policy: str) -> str:
+    return (
+        f"policy: {policy!r} is not a stock policy{syscalls.nearest(policy, stock())}; known: "
+        f"{', '.join(stock())}; a file's path has a slash"
+    )

@@ -1,24 +1,24 @@
-"""Compile policies/*.policy into the package: `python -m runner.seccomp [DIRECTORY]`."""
+"""Compile the stock policies into the package: `python -m runner.seccomp [DIRECTORY]`."""
 
 from __future__ import annotations
 
-import glob
 import os
 import sys
 
 from runner.errors import SandboxError
-from runner.seccomp import COMPILED, compile_policy, syscalls
+from runner.seccomp import COMPILED, compile_policy, files, syscalls
 
 
 def compile_all(directory: str) -> dict[str, bytes]:
     """Compile each policy of the directory for each architecture; `name.arch.bpf` → filter."""
-    sources = {}
-    for path in sorted(glob.glob(os.path.join(directory, "*.policy"))):
-        with open(path, encoding="utf-8") as file:
-            sources[os.path.basename(path).removesuffix(".policy")] = file.read()
+    sources = files.stock_texts() | {
+        name: files.read_text(path) for name, path in files.directory_of(directory)
+    }
     return {
-        f"{name}.{arch}.bpf": compile_policy(text, name=name, arch=arch, sources=sources)
-        for name, text in sources.items()
+        f"{name}.{arch}.bpf": compile_policy(
+            sources[name], name=name, arch=arch, sources=sources
+        )
+        for name, _ in files.directory_of(directory)
         for arch in syscalls.AUDIT_ARCHS
     }
 
@@ -26,7 +26,7 @@ def compile_all(directory: str) -> dict[str, bytes]:
 def main() -> int:
     """Write the filters beside this module."""
     try:
-        filters = compile_all(sys.argv[1] if len(sys.argv) > 1 else "policies")
+        filters = compile_all(sys.argv[1] if len(sys.argv) > 1 else files.POLICIES)
     except SandboxError as error:
         sys.stderr.write(f"{error}\n")
         return 1

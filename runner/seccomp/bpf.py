@@ -96,8 +96,9 @@ def _ranges(policy: Policy, arch: str, numbers: Mapping[str, int]) -> Sequence[_
     for rule in policy.rules:
         for name in rule.names:
             if name in numbers:  # else a call that this architecture does not have
-                number = numbers[name]
-                chains[number] = (*chains.get(number, ()), (rule.when, rule.action))
+                chain = chains.get(numbers[name], ())
+                if all(rule.when != when for when, _ in chain):  # two presets may say the same
+                    chains[numbers[name]] = (*chain, (rule.when, rule.action))
     unnamed = _Decision((), policy.default)
     starts = {0: unnamed}
     for number in sorted(chains):

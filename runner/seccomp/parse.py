@@ -24,6 +24,7 @@ from runner.seccomp.rules import (
     Verb,
     unreachable,
 )
+from runner.seccomp.start import START
 
 _DIRECTIVES: Final = ("default", "define", "include")
 _VERBS: Final = {verb.name.lower(): verb for verb in Verb}
@@ -56,7 +57,7 @@ class _File:
     faults: list[str]
     default: Action | None = None
     included_defaults: set[Action] = dataclasses.field(default_factory=set)
-    constants: dict[str, int] = dataclasses.field(default_factory=dict)
+    constants: dict[str, int] = dataclasses.field(default_factory=lambda: {"START": START})
 
     def read(self, text: str) -> Action | None:
         """Read all lines; return the default action, this text's own before an included one."""
@@ -99,8 +100,9 @@ class _File:
         if name in self.origin:
             raise _Fault(f"{name!r} includes itself")
         if name not in self.sources:
+            near = syscalls.nearest(name, self.sources)
             known = ", ".join(sorted(self.sources)) or "none"
-            raise _Fault(f"there is no policy {name!r} to include; known: {known}")
+            raise _Fault(f"there is no policy {name!r} to include{near or f'; known: {known}'}")
         inner = _File((*self.origin, name), self.sources, self.rules, self.faults)
         default = inner.read(self.sources[name])
         if default is not None:
@@ -209,6 +211,8 @@ def _comparison(text: str, constants: Mapping[str, int]) -> Comparison:
     comparison = Comparison(
         int(argument), mask, Op(op_text), _value(value_text, constants, width)
     )
+    if comparison.value == START and comparison.op not in {Op.EQ, Op.NE}:
+        raise _Fault(f"{text!r}: START is a secret: compare it by == or != alone")
     if comparison.value & ~mask and comparison.op in {Op.EQ, Op.NE}:
         raise _Fault(f"{text!r}: {value_text} has bits outside of the mask")
     if not comparison.intervals:

@@ -15,6 +15,7 @@ from runner.config import ADDR_NO_RANDOMIZE, DeviceAccess, IoLimit, Limits, Moun
 from runner.errors import ChildError, ErrorLocation, SandboxError
 from runner.result import Result, Status, error_to_dict
 from runner.sandbox import DEFAULT_ENV
+from runner.seccomp import compile_policy, files
 
 _RESULT = Result(
     status=Status.OK,
@@ -153,20 +154,32 @@ def test_full_env_is_the_callers_with_changes(
 def test_policy_file_is_compiled_with_what_it_includes(
     recorder: type[_Recorder], tmp_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
-    module = types.ModuleType("runner.seccomp")
-    module.compile_policy = lambda *args, **kwargs: calls.append((args, kwargs)) or b"8 bytes."  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "runner.seccomp", module)
-    for name in ("mine", "other"):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    mine = "kill read\ninclude other"
+    other = "errno EPERM mount\ninclude strict"
+    for name, text in (("mine", mine), ("other", other)):
         with open(f"{tmp_path}/{name}.policy", "w", encoding="utf-8") as file:
-            file.write(f"text of {name}")
+            file.write(text)
     assert main(["-q", "--policy", "./mine.policy", "prog"]) == 0
-    assert recorder.asked["policy"] == b"8 bytes."
-    sources = {"mine": "text of mine", "other": "text of other"}
-    arch = os.uname().machine
-    assert calls == [
-        (("text of mine",), {"name": "./mine.policy", "arch": arch, "sources": sources})
-    ]
+    sources = files.stock_texts() | {"other": other}
+    assert recorder.asked["policy"] == compile_policy(
+        mine, name="mine", arch=os.uname().machine, sources=sources
+    )
+
+
+def test_policy_file_with_faults_is_refused_with_all_of_them(
+    recorder: type[_Recorder], tmp_path: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = f"{tmp_path}/mine.policy"
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("default alow\nkill raed\n")
+    assert main(["--policy", path, "prog"]) == 125
+    assert capfd.readouterr().err == (
+        f"run-sandboxed: {path}:1: 'alow' is not an action: did you mean 'allow'?\n"
+        f"run-sandboxed: {path}:2: 'raed' is not a system call: did you mean 'read'?\n"
+        f"run-sandboxed: {path}: no 'default' line: say what a call that is not named gets, "
+        "such as 'default errno ENOSYS'\n"
+    )
 
 
 @pytest.mark.parametrize(

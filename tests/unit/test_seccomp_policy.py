@@ -120,6 +120,10 @@ def test_defined_names_stand_for_their_values() -> None:
         ("kill read if int0 == -0x80000001", "-0x80000001 does not fit in 32 bits"),
         ("kill read if int0 == AF_UNIX", "'AF_UNIX' is neither a number nor a defined name"),
         ("kill read if arg0 & 4 == 2", "'arg0 & 4 == 2': 2 has bits outside of the mask"),
+        (
+            "kill execve if arg5 > START",
+            "'arg5 > START': START is a secret: compare it by == or != alone",
+        ),
         ("kill read if arg0 < 0", "'arg0 < 0' never holds"),
         ("kill read if int0 > 0xffffffff", "'int0 > 0xffffffff' never holds"),
         ("kill read if arg0 >= 0", "'arg0 >= 0' always holds"),
@@ -277,9 +281,10 @@ def test_fault_in_an_included_policy_has_its_place() -> None:
     ]
 
 
-def test_include_of_an_unknown_policy_lists_the_known() -> None:
-    assert faults("default allow\ninclude bsae", base="", more="") == [
-        "test:2: there is no policy 'bsae' to include; known: base, more"
+def test_include_of_an_unknown_policy_names_the_nearest_or_the_known() -> None:
+    assert faults("default allow\ninclude bsae\ninclude x", base="", more="") == [
+        "test:2: there is no policy 'bsae' to include: did you mean 'base'?",
+        "test:3: there is no policy 'x' to include; known: base, more",
     ]
 
 

@@ -1,0 +1,117 @@
+"""Policies as files: the stock ones, their presets, and the user's.
+
+A file includes its neighbours and the stock policies by name, its neighbours first. What was
+compiled is kept by its content in the user's cache directory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from runner.errors import ConfigError
+from runner.seccomp import cache, compile_policy, syscalls
+from runner.seccomp.parse import parse_policy
+from runner.seccomp.rules import Policy
+
+POLICIES: Final = os.path.join(os.path.dirname(__file__), "policies")
+PRESETS: Final = os.path.join(POLICIES, "presets")
+
+SUFFIX: Final = ".policy"
+_LONGEST: Final = 1 << 20
+
+
+class Source(NamedTuple):
+    """A policy's text, how messages call it, and what it may include, by name."""
+
+    name: str
+    text: str
+    others: Mapping[str, str]
+
+
+def compiled(path: str, arch: str) -> bytes:
+    """Compile a policy file, unless the cache has it.
+
+    Raises ConfigError with one line for each fault.
+    """
+    source = find(path)
+    return cache.kept(
+        (arch, source.text, *(part for pair in sorted(source.others.items()) for part in pair)),
+        lambda: compile_policy(source.text, name=path, arch=arch, sources=source.others),
+    )
+
+
+def rules(policy: str) -> Policy:
+    """Give the rules of a stock policy by its name, or of a file by its path."""
+    source = find(policy)
+    return parse_policy(source.text, name=source.name, sources=source.others)
+
+
+def find(policy: str) -> Source:
+    """Find a policy by its name or path. Raises ConfigError that lists those that are known."""
+    own = stock_texts()
+    if "/" not in policy:
+        if policy not in own:
+            near = syscalls.nearest(policy, own)
+            known = ", ".join(name for name, _ in directory_of(POLICIES))
+            message = f"policy: {policy!r} is not a stock policy{near}; known: {known}"
+            raise ConfigError(message)
+        return Source(policy, own[policy], own)
+    name = os.path.basename(policy).removesuffix(SUFFIX)
+    text = read_text(policy)
+    neighbours = {
+        other: read_text(path)
+        for other, path in directory_of(os.path.dirname(policy))
+        if other != name  # so that a 'default.policy' can include the stock 'default'
+    }
+    return Source(policy, text, own | neighbours)
+
+
+def stock_texts() -> dict[str, str]:
+    """Give the text of each stock policy and preset, by name."""
+    return {
+        name: read_text(path)
+        for directory in (POLICIES, PRESETS)
+        for name, path in directory_of(directory)
+    }
+
+
+def directory_of(directory: str) -> Iterator[tuple[str, str]]:
+    """Give name and path of each policy file in a directory, in order."""
+    try:
+        entries = sorted(os.listdir(directory))
+    except OSError as error:
+        raise _unreadable(directory, error.strerror) from None
+    for entry in entries:
+        if entry.endswith(SUFFIX):
+            yield entry.removesuffix(SUFFIX), os.path.join(directory, entry)
+
+
+def read_text(path: str) -> str:
+    """Read a policy or profile. Raises ConfigError."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_LONGEST + 1)
+        if len(text) > _LONGEST:
+            raise _unreadable(path, "it is longer than 1 MiB, and so no policy")
+        return text.decode()
+    except OSError as error:
+        raise _unreadable(path, error.strerror) from None
+    except UnicodeDecodeError:
+        raise _unreadable(path, "it is not UTF-8 text") from None
+
+
+def about(text: str) -> str:
+    """Give the first sentence of a policy's opening comment."""
+    lines = []
+    for line in text.split("\n"):
+        if not line.startswith("# "):
+            break
+        lines.append(line[2:])
+    sentence, _, _ = " ".join(lines).partition(". ")
+    return sentence.rstrip(".") + "."
+
+
+def _unreadable(path: str, why: str | None) -> ConfigError:
+    return ConfigError(f"policy: {path!r}: {why}")
