@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterator
 
 from runner.cli.options import OPTIONS, SUBCOMMANDS, Option, Section
-from runner.cli.subcommand import Subcommand, find
+from runner.cli.subcommand import OF_THE_COMMAND, Subcommand, family
 
 _USAGE = "run-sandboxed [OPTIONS] [--] COMMAND [ARG...]"
 
@@ -25,9 +25,6 @@ once."""
 
 _SUBCOMMANDS = """A first word that names a subcommand stands for it; to run a program of that \
 name, write -- before it. Each has a --help of its own."""
-
-_SUBCOMMANDS_EXIT = """The exit status is the command's own, or 128+N when signal N ended it; \
-1 when it could not be started, and 64 for a usage error."""
 
 _EXIT = (
     ("124", "a limit was reached"),
@@ -48,8 +45,8 @@ def help_text() -> str:
             indent = "" if len(option.flags) > 1 else "    "
             lines += _entry(indent + _heading(option), option.help)
     lines += ["", *_wrap(_SUBCOMMANDS), ""]
-    for name in SUBCOMMANDS:
-        lines += _usage("  run-sandboxed ", find(name))
+    for subcommand in _each():
+        lines += _usage("  run-sandboxed ", subcommand)
     lines += ["", "Exit status:"]
     for status, meaning in _EXIT:
         lines += _entry(status, meaning)
@@ -59,7 +56,7 @@ def help_text() -> str:
 def subcommand_help(subcommand: Subcommand) -> str:
     """Give the text of a subcommand's `--help`."""
     lines = _usage("usage: run-sandboxed ", subcommand)
-    for paragraph in (*subcommand.about, _SUBCOMMANDS_EXIT):
+    for paragraph in (*subcommand.about, subcommand.statuses):
         lines += ["", *_wrap(paragraph)]
     if subcommand.options:
         lines.append("")
@@ -95,12 +92,19 @@ def man_page() -> str:
 
 
 def _man_subcommands() -> Iterator[str]:
-    yield from (".SH SUBCOMMANDS", _escape(_SUBCOMMANDS), ".PP", _escape(_SUBCOMMANDS_EXIT))
-    for subcommand in map(find, SUBCOMMANDS):
+    yield from (".SH SUBCOMMANDS", _escape(_SUBCOMMANDS), ".PP", _escape(OF_THE_COMMAND))
+    for subcommand in _each():
+        about = list(subcommand.about)
+        if subcommand.statuses != OF_THE_COMMAND:
+            about.append(subcommand.statuses)
         yield f".SS {_escape(subcommand.synopsis)}"
-        yield "\n.PP\n".join(map(_escape, subcommand.about))
+        yield "\n.PP\n".join(map(_escape, about))
         for heading, text in subcommand.options:
             yield from (".TP", rf"\fB{_escape(heading)}\fR", _escape(text))
+
+
+def _each() -> Iterator[Subcommand]:
+    return (one for word in SUBCOMMANDS for one in family(word).values())
 
 
 def _options_of(section: Section) -> Iterator[Option]:

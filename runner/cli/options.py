@@ -235,7 +235,7 @@ OPTIONS: Final = (
 # fmt: on
 
 # The first word may be one of these: what follows is theirs (subcommand.py).
-SUBCOMMANDS: Final = ("contain", "inject", "pseudo")
+SUBCOMMANDS: Final = ("contain", "inject", "policy", "pseudo")
 
 _BY_FLAG: Final = {flag: option for option in OPTIONS for flag in option.flags}
 

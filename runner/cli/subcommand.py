@@ -1,7 +1,7 @@
-"""What `contain`, `inject` and `pseudo` share: words, the wait for the command, its status.
+"""What the subcommands share: words, the wait for a command, its status.
 
-They are named, and written on the command line, as the programs whose place they take: short
-options by getopt(3), and statuses of sysexits.h and of the command.
+`contain`, `inject` and `pseudo` are named, and written on the command line, as the programs
+whose place they take: short options by getopt(3), statuses of sysexits.h and of the command.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import getopt
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -31,13 +31,18 @@ _IGNORED_BY_PYTHON: Final = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
 Values = dict[str, str]
 
 
+OF_THE_COMMAND: Final = """The exit status is the command's own, or 128+N when signal N ended \
+it; 1 when it could not be started, and 64 for a usage error."""
+
+
 class Subcommand(NamedTuple):
-    """One of the three; `letters` and `long` as getopt(3) has them.
+    """One of them; `letters` and `long` as getopt(3) has them.
 
     about    paragraphs on what it does
     options  each option as it is written, and what it does
     least    how many words there have to be after the options
     run      is given the options' values, "" for switches, and the words; gives the status
+    statuses what its exit statuses mean
     """
 
     synopsis: str
@@ -47,19 +52,40 @@ class Subcommand(NamedTuple):
     long: tuple[str, ...]
     least: int
     run: Callable[[Values, list[str]], int]
+    statuses: str = OF_THE_COMMAND
+
+
+def family(word: str) -> Mapping[str, Subcommand]:
+    """Give the subcommands whose first word it is, one of SUBCOMMANDS, by their whole names."""
+    module = import_module(f"runner.cli.{word}")
+    found: Mapping[str, Subcommand] = getattr(module, "SUBCOMMANDS", None) or {
+        word: module.SUBCOMMAND
+    }
+    return found
 
 
 def find(name: str) -> Subcommand:
-    """Give the subcommand of a name among SUBCOMMANDS."""
-    subcommand = import_module(f"runner.cli.{name}").SUBCOMMAND
-    if not isinstance(subcommand, Subcommand):
-        raise TypeError(name)
-    return subcommand
+    """Give the subcommand of a whole name, such as `pseudo` or `policy list`."""
+    return family(name.partition(" ")[0])[name]
 
 
-def main(name: str, words: Sequence[str]) -> int:
-    """Run a subcommand and give its exit status."""
-    subcommand = find(name)
+def main(word: str, words: Sequence[str]) -> int:
+    """Run a subcommand, found by its first words, and give its exit status."""
+    known = family(word)
+    if word in known:
+        return _run(word, known[word], words)
+    second, *rest = words or [""]
+    if f"{word} {second}" in known:
+        return _run(f"{word} {second}", known[f"{word} {second}"], rest)
+    usages = "\n".join(f"usage: run-sandboxed {one.synopsis}" for one in known.values())
+    if second == "--help":
+        report.write(1, f"{usages}\nEach has a --help of its own.\n")
+        return 0
+    report.say(f"{word}: {second!r} is none of its subcommands\n{usages}")
+    return _USAGE_ERROR
+
+
+def _run(name: str, subcommand: Subcommand, words: Sequence[str]) -> int:
     try:
         pairs, rest = getopt.getopt(list(words), subcommand.letters, [*subcommand.long, "help"])
     except getopt.GetoptError as error:

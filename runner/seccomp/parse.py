@@ -35,6 +35,7 @@ _ERRNOS: Final = {name: number for number, name in errno.errorcode.items()} | {
 }
 _MAX_ERRNO: Final = 4095  # MAX_ERRNO, <linux/err.h>; the kernel cuts a larger one down to it
 _MAX_DATA: Final = 0xFFFF  # SECCOMP_RET_DATA
+_MOST_INCLUDES: Final = 200
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _VALUE: Final = r"[~-]?\w+(?:\s*\|\s*\w+)*"
@@ -48,13 +49,22 @@ class _Fault(Exception):  # noqa: N818 - not an error that leaves this module
 
 
 @dataclasses.dataclass(slots=True)
+class _Reading:
+    """What the texts of one policy share: it and all that it includes."""
+
+    sources: Mapping[str, str]
+    rules: list[Rule] = dataclasses.field(default_factory=list)
+    faults: list[str] = dataclasses.field(default_factory=list)
+    constants: dict[str, int] = dataclasses.field(default_factory=dict)
+    includes: int = 0
+
+
+@dataclasses.dataclass(slots=True)
 class _File:
-    """Reads one policy text; `rules` and `faults` are shared with those that it includes."""
+    """Reads one text."""
 
     origin: tuple[str, ...]
-    sources: Mapping[str, str]
-    rules: list[Rule]
-    faults: list[str]
+    shared: _Reading
     default: Action | None = None
     included_defaults: set[Action] = dataclasses.field(default_factory=set)
     constants: dict[str, int] = dataclasses.field(default_factory=lambda: {"START": START})
@@ -68,10 +78,11 @@ class _File:
             try:
                 self._line(words, number)
             except _Fault as fault:
-                self.faults.append(f"{self.origin[-1]}:{number}: {fault}")
+                self.shared.faults.append(f"{self.origin[-1]}:{number}: {fault}")
         if self.default is None and len(self.included_defaults) > 1:
             why = "the policies that it includes differ in their 'default': write its own"
-            self.faults.append(f"{self.origin[-1]}: {why}")
+            self.shared.faults.append(f"{self.origin[-1]}: {why}")
+        self.shared.constants.update(self.constants)
         return self.default or next(iter(self.included_defaults), None)
 
     def _line(self, words: list[str], number: int) -> None:
@@ -99,12 +110,15 @@ class _File:
         name = words[0]
         if name in self.origin:
             raise _Fault(f"{name!r} includes itself")
-        if name not in self.sources:
-            near = syscalls.nearest(name, self.sources)
-            known = ", ".join(sorted(self.sources)) or "none"
+        sources = self.shared.sources
+        if name not in sources:
+            near = syscalls.nearest(name, sources)
+            known = ", ".join(sorted(sources)) or "none"
             raise _Fault(f"there is no policy {name!r} to include{near or f'; known: {known}'}")
-        inner = _File((*self.origin, name), self.sources, self.rules, self.faults)
-        default = inner.read(self.sources[name])
+        self.shared.includes += 1
+        if self.shared.includes > _MOST_INCLUDES:  # each may include two that include two
+            raise _Fault(f"there are more than {_MOST_INCLUDES} includes")
+        default = _File((*self.origin, name), self.shared).read(sources[name])
         if default is not None:
             self.included_defaults.add(default)
 
@@ -112,14 +126,16 @@ class _File:
         action, rest = _action(words)
         cut = rest.index("if") if "if" in rest else len(rest)
         names = tuple(rest[:cut])
-        wrong = [fault for fault in map(syscalls.fault, names) if fault]
-        if wrong:
-            raise _Fault("; ".join(wrong))
         if not names:
             raise _Fault(f"{' '.join(words)!r} names no system call")
         clauses = " ".join(rest[cut + 1 :]).split(" and ") if cut < len(rest) else []
-        when = tuple(_comparison(clause, self.constants) for clause in clauses)
-        self.rules.append(Rule(action, names, when, self.origin, line))
+        found = [_try_comparison(clause, self.constants) for clause in clauses]
+        wrong = [fault for fault in map(syscalls.fault, names) if fault]
+        wrong += [fault for fault in found if isinstance(fault, str)]
+        if wrong:
+            raise _Fault("; ".join(wrong))
+        when = tuple(one for one in found if isinstance(one, Comparison))
+        self.shared.rules.append(Rule(action, names, when, self.origin, line))
 
 
 def parse_policy(text: str, *, name: str, sources: Mapping[str, str]) -> Policy:
@@ -127,16 +143,16 @@ def parse_policy(text: str, *, name: str, sources: Mapping[str, str]) -> Policy:
 
     Raises ConfigError with one line for each fault, `name:line: what is wrong`.
     """
-    rules: list[Rule] = []
-    faults: list[str] = []
-    default = _File((name,), sources, rules, faults).read(text)
-    faults += _unreachable(rules)
+    reading = _Reading(sources)
+    default = _File((name,), reading).read(text)
+    faults = [*reading.faults, *_unreachable(reading.rules)]
     if default is None:
         why = "say what a call that is not named gets, such as 'default errno ENOSYS'"
         faults.append(f"{name}: no 'default' line: {why}")
     if faults or default is None:
-        raise ConfigError("\n".join(faults))
-    return Policy(name, default, tuple(rules))
+        # Once each: what has a fault may be included twice.
+        raise ConfigError("\n".join(dict.fromkeys(faults)))
+    return Policy(name, default, tuple(reading.rules), reading.constants)
 
 
 def _unreachable(rules: list[Rule]) -> Iterator[str]:
@@ -196,6 +212,13 @@ def _define(words: list[str], constants: dict[str, int]) -> None:
     if name in constants:
         raise _Fault(f"{name!r} is defined twice")
     constants[name] = _value(" ".join(words[1:]), constants, ARGUMENT_MASK)
+
+
+def _try_comparison(text: str, constants: Mapping[str, int]) -> Comparison | str:
+    try:
+        return _comparison(text, constants)
+    except _Fault as fault:
+        return str(fault)
 
 
 def _comparison(text: str, constants: Mapping[str, int]) -> Comparison:

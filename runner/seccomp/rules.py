@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import errno
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -39,6 +40,13 @@ class Action:
         """Give the 32 bits that the filter returns."""
         return self.verb | self.data
 
+    def __str__(self) -> str:
+        """Give it as a policy writes it."""
+        verb = self.verb.name.lower()
+        if self.verb is Verb.ERRNO:
+            return f"{verb} {errno.errorcode.get(self.data, self.data)}"
+        return f"{verb} {self.data}" if self.data else verb
+
 
 KILL: Final = Action(Verb.KILL)
 
@@ -62,6 +70,16 @@ class Comparison:
     mask: int
     op: Op
     value: int
+
+    def __str__(self) -> str:
+        """Give it as a policy writes it."""
+        if self.mask == WORD_MASK:
+            what = f"int{self.argument}"
+        elif self.mask == ARGUMENT_MASK:
+            what = f"arg{self.argument}"
+        else:
+            what = f"arg{self.argument} & {self.mask:#x}"
+        return f"{what} {self.op.value} {self.value:#x}"
 
     @property
     def key(self) -> tuple[int, int]:
@@ -100,14 +118,32 @@ class Rule:
     def place(self) -> str:
         return f"{self.origin[-1]}:{self.line}"
 
+    def __str__(self) -> str:
+        """Give it as a policy writes it."""
+        condition = " and ".join(map(str, self.when))
+        return f"{self.action} {' '.join(self.names)}" + (
+            f" if {condition}" if condition else ""
+        )
+
+    def decides(self, name: str, arguments: Sequence[int]) -> bool:
+        """Tell whether it matches a call."""
+        return name in self.names and all(
+            _contains(one.intervals, arguments[one.argument] & one.mask) for one in self.when
+        )
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Policy:
-    """A whole policy, includes in their places."""
+    """A whole policy, includes in their places; `constants` are the names that it defines."""
 
     name: str
     default: Action
     rules: tuple[Rule, ...]
+    constants: Mapping[str, int] = dataclasses.field(default_factory=dict, compare=False)
+
+    def decider(self, name: str, arguments: Sequence[int]) -> Rule | None:
+        """Give the rule that decides a call, or None where the default does."""
+        return next((rule for rule in self.rules if rule.decides(name, arguments)), None)
 
 
 Intervals = tuple[tuple[int, int], ...]  # sorted, apart, both ends included
