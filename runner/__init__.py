@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         SandboxError,
     )
     from runner.process import Process, start
-    from runner.result import Result, Status
+    from runner.result import Result, Status, Violation
     from runner.sandbox import CAPTURE, STDOUT, Sandbox, run
     from runner.staging import stage
     from runner.tree import host_etc, host_root
@@ -54,7 +54,7 @@ _MODULES = {
     "Runner TimeOffsets User Where",
     "errors": "ChildError ConfigError ErrorLocation HostError ProtocolError SandboxError",
     "process": "Process start",
-    "result": "Result Status",
+    "result": "Result Status Violation",
     "sandbox": "CAPTURE STDOUT Sandbox run",
     "console": "Console",
     "staging": "stage",
@@ -98,6 +98,7 @@ __all__ = [
     "Status",
     "TimeOffsets",
     "User",
+    "Violation",
     "Where",
     "host_etc",
     "host_root",

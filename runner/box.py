@@ -205,6 +205,7 @@ class Box:
             files=wanted.files,
             cgroups=range(streams.COUNT, streams.COUNT + placements),
             ruleset=self._ruleset,
+            tell_kills=True,
         )
         if ready:
             steps = [*self._ready(program.limits), *steps]

@@ -4,11 +4,11 @@ Pure. The status is what somebody recorded, in this order:
 
  1. the caller cancelled it
  2. an OOM kill that the kernel counted in the program's cgroup
- 3. the limit for which the keeper killed it
+ 3. the limit, or the system call, for which the keeper killed it
  4. a limit that its own figures exceed, though it ended before the kill: CPU, wall, memory
  5. the signal by which the kernel enforces what we set: SIGXFSZ of a file size, SIGSYS of a
-    filter. A program that raises one of these itself cannot be told apart: wait(2) does not say
-    who sent a signal
+    filter of which the keeper does not hear. A program that raises one of these itself cannot
+    be told apart then: wait(2) does not say who sent a signal
  6. a failed fork or thread, if the program then failed itself
  7. a place of its own that it has left full, if it failed itself
  8. how it ended: signal, exit code
@@ -21,7 +21,7 @@ import signal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runner.cgroup import GroupUsage
-from runner.result import Result, Status
+from runner.result import Result, Status, Violation
 from runner.units import seconds_to_ns
 from runner.wire import FULL_BYTES, FULL_INODES, Cause
 
@@ -38,6 +38,7 @@ _BY_CAUSE: Final = {
     Cause.IDLE_TIME: Status.IDLE_TIME_LIMIT,
     Cause.MEMORY: Status.MEMORY_LIMIT,
     Cause.OUTPUT: Status.OUTPUT_LIMIT,
+    Cause.SYSCALL: Status.DISALLOWED_SYSCALL,
 }
 
 _LIMIT_NAMES: Final = {
@@ -107,7 +108,7 @@ def status_of(
     if exceeded is not None:
         return exceeded
     number = os.WTERMSIG(reply.status) if os.WIFSIGNALED(reply.status) else 0
-    by_kernel = _by_signal(number, limits, filtered=filtered)
+    by_kernel = _by_signal(number, limits, filtered=filtered and not reply.kills_heard)
     if by_kernel is not None:
         return by_kernel
     if reply.status == 0:
@@ -149,6 +150,21 @@ def _full(reply: Reply, limits: Limits) -> str | None:
     return "inodes" if reply.full & FULL_INODES and limits.inodes is not None else None
 
 
+def _violation_of(reply: Reply, status: Status) -> Violation | None:
+    if reply.cause != Cause.SYSCALL or status is not Status.DISALLOWED_SYSCALL:
+        return None
+    from runner.seccomp.names import describe  # few programs need them
+
+    name, arch = describe(reply.call_number, reply.call_arch)
+    return Violation(
+        name=name,
+        number=reply.call_number,
+        arch=arch,
+        args=reply.call_arguments,
+        instruction=reply.call_instruction,
+    )
+
+
 def _limit_of(status: Status, limits: Limits, reply: Reply) -> str | None:
     """Name the field of `Limits` that ended it."""
     if status is Status.DISK_LIMIT:
@@ -171,13 +187,17 @@ def result_of(
     """Put the result of a run together."""
     figures = figures_of(reply, usage)
     status = status_of(reply, usage, limits, figures, filtered=filtered)
-    exited = os.WIFEXITED(reply.status)
+    violation = _violation_of(reply, status)
+    # Our kill, or an end that it came too late for; the kernel would have sent SIGSYS.
+    number = None if violation is None else int(signal.SIGSYS)
+    exited = violation is None and os.WIFEXITED(reply.status)
     group = _NO_GROUP if usage is None else usage
     return Result(
         status=status,
         exit_code=os.WEXITSTATUS(reply.status) if exited else None,
-        signal=None if exited else os.WTERMSIG(reply.status),
+        signal=None if exited else number or os.WTERMSIG(reply.status),
         limit=_limit_of(status, limits, reply),
+        violation=violation,
         cpu_ns=figures.cpu_ns,
         user_ns=figures.user_ns,
         system_ns=figures.system_ns,

@@ -42,6 +42,26 @@ class Status(str, enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """A system call that the policy ends a program for. It has not happened.
+
+    `name` is None where `arch` has none for `number`. `args` are the six registers that may
+    hold arguments, whatever the call makes of them; `instruction` is where it was called.
+    """
+
+    name: str | None
+    number: int
+    arch: str
+    args: tuple[int, ...]
+    instruction: int
+
+    def __str__(self) -> str:
+        """Give `ptrace (101 of x86_64)`, or `999 of x86_64` where there is no name."""
+        number = f"{self.number} of {self.arch}"
+        return number if self.name is None else f"{self.name} ({number})"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What happened to one program. A figure that could not be measured is None, never 0.
 
@@ -53,6 +73,8 @@ class Result:
     kernel keeps a peak, so `memory_anon_bytes` is None. `swap_bytes` is the peak of what was
     swapped out; `throttled_…` is what Limits.cpu_quota took; `…_pressure_…` is how long some or
     all of its processes waited, where Limits.pressure asks for it.
+    `violation` is the call that ended it, where `status` is DISALLOWED_SYSCALL and the kernel
+    tells; `signal` is SIGSYS then, as where the kernel itself ends it.
     `enforced` maps each guarantee to what held it ("cgroup", "namespace", "rlimit", …) or None.
     """
 
@@ -60,7 +82,7 @@ class Result:
     exit_code: int | None = None
     signal: int | None = None
     limit: str | None = None
-    syscall: str | None = None
+    violation: Violation | None = None
     cpu_ns: int | None = None
     user_ns: int | None = None
     system_ns: int | None = None
@@ -107,13 +129,22 @@ class Result:
         except ValueError:  # a real-time signal has no name of its own
             return f"SIG{self.signal}"
 
+    @property
+    def syscall(self) -> str | None:
+        """Name the system call that ended the program: `ptrace`."""
+        return None if self.violation is None else self.violation.name
+
     def to_dict(self) -> dict[str, object]:
         """Give the JSON form, `schema` 1: every field but the captured bytes."""
         fields: dict[str, object] = {"schema": SCHEMA}
         for field in dataclasses.fields(self):
+            if field.name == "violation":
+                fields["syscall"] = self.syscall
             if field.name not in {"stdout", "stderr"}:
                 fields[field.name] = getattr(self, field.name)
         fields["status"] = self.status.value
+        if self.violation is not None:
+            fields["violation"] = dataclasses.asdict(self.violation)
         fields["enforced"] = dict(self.enforced)
         fields["error"] = None
         return fields

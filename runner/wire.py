@@ -23,7 +23,7 @@ _PLAN: Final = struct.Struct("=4I")
 _STEP: Final = struct.Struct("=4Hi3I4q")
 _REQUEST: Final = struct.Struct("=I2HQ2IQ")
 _WATCH: Final = struct.Struct("=7q6i")
-_REPLY: Final = struct.Struct("=I2HQ8i14q")
+_REPLY: Final = struct.Struct("=I2HQ8i14q2i2I7Q")
 
 REQUEST_SIZE: Final = _REQUEST.size + _WATCH.size
 REPLY_SIZE: Final = _REPLY.size
@@ -71,6 +71,7 @@ class Cause(enum.IntEnum):
     MEMORY = 4
     OUTPUT = 5
     CANCELLED = 6
+    SYSCALL = 7
 
 
 class Watch(NamedTuple):
@@ -121,6 +122,22 @@ class Reply(NamedTuple):
     stdout_bytes: int
     stderr_bytes: int
     full: int
+    kills_heard: int
+    call_number: int
+    call_arch: int
+    reserved: int
+    call_instruction: int
+    call_0: int
+    call_1: int
+    call_2: int
+    call_3: int
+    call_4: int
+    call_5: int
+
+    @property
+    def call_arguments(self) -> tuple[int, ...]:
+        """Give the six arguments of the call that a filter has killed for."""
+        return self[-6:]
 
 
 def encode_plan(steps: Sequence[Step]) -> bytes:

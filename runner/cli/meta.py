@@ -79,7 +79,8 @@ def _of_result(result: Result) -> Iterator[tuple[str, object]]:
     elif result.signal is not None:
         yield "exitsig", result.signal
         yield "status", "SG"
-        yield "message", f"Caught fatal signal {result.signal}"
+        call = "" if result.violation is None else f": system call {result.violation}"
+        yield "message", f"Caught fatal signal {result.signal}{call}"
     elif result.exit_code is not None:
         yield "exitcode", result.exit_code
         if result.exit_code:

@@ -63,7 +63,7 @@ def summary(result: Result, limit: float | None) -> str:
     if result.status.is_limit and limit is not None:
         how.append(f"limit {_format_limit(result.limit, limit)}")
     elif result.status is Status.DISALLOWED_SYSCALL:
-        how.append(f"system call {result.syscall or 'unknown'}")
+        how.append(f"system call {result.violation or 'unknown'}")
     elif result.signal is not None:
         how.append(f"signal {result.signal} ({result.signal_name})")
     elif result.exit_code is not None:

@@ -36,7 +36,8 @@ def compile_source(box: Box, workspace: Workspace, language: Language, source: b
         capture_limit=MAX_MESSAGE_BYTES,
     )
     if result.status is Status.DISALLOWED_SYSCALL:
-        lack = HostError(f"the policy forbids {language.name} to call {result.syscall}")
+        call = result.violation or "what it calls"
+        lack = HostError(f"the policy forbids {language.name} to call {call}")
         raise StepError("compile", lack)
     if not result.ok:
         raise CompileError(_message(result, limits))

@@ -76,11 +76,11 @@ def explain(result: Result) -> str:
     if result.status is Status.SIGNALLED:
         return _with_last_line(f"killed by {result.signal_name}", result.stderr)
     if result.status is Status.DISALLOWED_SYSCALL:
-        if result.syscall is None:
+        if result.violation is None:
             return (
                 "killed by SIGSYS: a system call that the policy forbids, or raised by itself"
             )
-        return f"called {result.syscall}, which the policy forbids"
+        return f"called {result.violation}, which the policy forbids"
     if result.status is Status.OK:
         return ""
     name: str = result.status.value

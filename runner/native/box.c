@@ -147,6 +147,8 @@ static int box_build(struct box *box, struct report *report)
     close_slots(&box->places);
     if (steps_run(&box->plan, PHASE_JOINED, &box->context) < 0)
         return -1;
+    if (!box->places.programs_use_proc)
+        close_fd(&box->context.host_proc); /* what is not used cannot lead out */
     if (box->has_init)
         box->proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC); /* -1: it mounts none */
     return steps_run(&box->plan, PHASE_CLEAN, &box->context);
@@ -182,6 +184,7 @@ int box_start(struct box *box, struct frame *frame, struct report *report,
     for (unsigned i = 0; i < WIRE_SLOTS_MAX; i++)
         box->places.slots[i] = -1;
     box->places.queues_fd = -1;
+    box->places.programs_use_proc = false;
     box->places.time_namespace = false;
     box->places.clock_shift_ns = 0;
     box->init_pid = -1;

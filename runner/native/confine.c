@@ -1,5 +1,6 @@
 /* Operations that take something away: limits, cgroups, keys, filters. */
 #define _GNU_SOURCE
+#include "listener.h"
 #include "steps.h"
 #include "sys.h"
 
@@ -66,7 +67,12 @@ int op_dumpable(const struct step *step, struct context *context)
     return (int)sys_result(prctl(PR_SET_DUMPABLE, (unsigned long)step->arg[0], 0, 0, 0));
 }
 
-/* blob: struct sock_filter[]; arg: flags of seccomp(2) */
+/*
+ * blob: struct sock_filter[]; args: flags of seccomp(2), and whether the keeper is to hear of
+ * its kills. Where it cannot, the kernel kills and says nothing: before Linux 5.0 (EINVAL),
+ * where somebody listens to us already (EBUSY), where the program may have no more open
+ * files than it was given (EMFILE).
+ */
 int op_seccomp(const struct step *step, struct context *context)
 {
     if (step->length % 8 || step->length / 8 > UINT16_MAX)
@@ -76,6 +82,12 @@ int op_seccomp(const struct step *step, struct context *context)
         .filter = step->data,
     };
     report_exec(context->report);
+    if (context->heard) {
+        int listener = listener_install(context->heard, (unsigned)step->arg[0]);
+        atomic_store(&context->report->listener, listener < 0 ? -1 : listener);
+        if (listener >= 0)
+            return 0;
+    }
     return (int)sys_result(
         syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER_OP, (unsigned)step->arg[0], &program));
 }

@@ -19,6 +19,7 @@
  * the kernel kill whatever is left in the pid namespace.
  */
 #define _GNU_SOURCE
+#include "listener.h"
 #include "run.h"
 #include "sys.h"
 
@@ -91,7 +92,7 @@ static int settle(bool keep_session)
     (void)syscall(SYS_close_range, CONTROL_FD + 1, ~0u, 0); /* ENOSYS: they are close-on-exec */
     if (fcntl(CONTROL_FD, F_SETFD, FD_CLOEXEC) < 0)
         return -errno;
-    return 0;
+    return listener_reserve();
 }
 
 /*

@@ -26,10 +26,14 @@ int op_unshare(const struct step *step, struct context *context)
     return (int)sys_result(syscall(SYS_unshare, (unsigned long)step->arg[0]));
 }
 
-/* Keep the caller's /proc, which cannot be reached any more when its root is left. */
+/*
+ * arg: 1 if programs need it too, else it is closed when the sandbox is made. Keep the
+ * caller's /proc, which cannot be reached any more when its root is left.
+ */
 int op_host_proc(const struct step *step, struct context *context)
 {
-    (void)step;
+    if (context->places)
+        context->places->programs_use_proc = step->arg[0];
     context->host_proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
     return context->host_proc < 0 ? -errno : 0;
 }

@@ -7,6 +7,7 @@
 #include "run.h"
 
 #include "explain.h"
+#include "listener.h"
 #include "sys.h"
 #include "watch.h"
 
@@ -51,13 +52,12 @@ static int program_main(void *argument)
 {
     struct birth *birth = argument;
     int error = birth->borrows ? arm_overdue_timer() : 0;
-    if (!steps_have(birth->plan, OP_oom_score_adj))
-        close_fd(&birth->context.host_proc); /* what is not used cannot lead out */
     if (error < 0)
         report_failure(birth->context.report, LOCATION_WATCH, -error, -1, -1);
     else
         (void)steps_run(birth->plan, PHASE_PROGRAM,
                         &birth->context); /* returns if a step failed */
+    close_fd(&birth->context.ruleset);    /* it may be in the keeper's table */
     (void)syscall(SYS_exit_group, 127);
     __builtin_trap(); /* its filter does not even let it exit */
 }
@@ -72,16 +72,18 @@ static int program_main(void *argument)
 static pid_t start_process(struct birth *birth, int *pidfd)
 {
     static _Alignas(16) char stack[64 * 1024];
+    unsigned long shared = birth->context.heard ? CLONE_FILES : 0;
     if (!birth->borrows) {
-        pid_t pid = fork_pidfd(0, pidfd);
+        pid_t pid = fork_pidfd(shared, pidfd);
         if (pid == 0)
             (void)program_main(birth);
         return pid;
     }
     *pidfd = -1;
-    return (pid_t)sys_result(clone(program_main, stack + sizeof stack,
-                                   CLONE_VM | CLONE_VFORK | (int)CLONE_PIDFD_FLAG | SIGCHLD,
-                                   birth, pidfd, NULL, NULL));
+    return (pid_t)sys_result(
+        clone(program_main, stack + sizeof stack,
+              CLONE_VM | CLONE_VFORK | (int)CLONE_PIDFD_FLAG | (int)shared | SIGCHLD, birth,
+              pidfd, NULL, NULL));
 }
 
 /* Does the program's process talk to us before its exec? */
@@ -91,13 +93,28 @@ static bool meets_keeper(const struct plan *plan)
 }
 
 /*
- * May it borrow our memory? Not where we have to answer it before its exec; not where it
- * is in another time namespace than we (EINVAL before Linux 6.0).
+ * May it borrow our memory? Not where we have to answer it before its exec, be it only to
+ * a notice of its filter; not where it is in another time namespace than we (EINVAL before
+ * Linux 6.0).
  */
-static bool may_borrow(const struct plan *plan, const struct box *box)
+static bool may_borrow(const struct plan *plan, const struct box *box,
+                       const struct filter *heard)
 {
     return !meets_keeper(plan) && !steps_have(plan, OP_ptrace_me) &&
-           !box->places.time_namespace;
+           !box->places.time_namespace && !(heard && listener_delays_exec(heard, plan));
+}
+
+/*
+ * The filter of which we are to hear, or NULL. Then the process shares our fds, and so not
+ * where it closes some of ours: that by which they meet, and the caller's /proc.
+ */
+static const struct filter *filter_to_hear(const struct plan *plan, const struct frame *frame,
+                                           const struct box *box)
+{
+    if (meets_keeper(plan) || frame->request.flags & REQUEST_NOTIFY_EXEC ||
+        box->context.host_proc >= 0)
+        return NULL;
+    return listener_filter(plan);
 }
 
 static void reply_failure(struct wire_reply *reply, enum location location, int error)
@@ -135,7 +152,8 @@ static int launch(struct watch *watch, const struct frame *frame, const struct p
                         .sync_peer = sync[0],
                         .notify = notify[1],
                         .ruleset = -1,
-                        .host_proc = watch->box->context.host_proc},
+                        .host_proc = watch->box->context.host_proc,
+                        .heard = watch->heard},
         };
         watch->traced = steps_have(plan, OP_ptrace_me);
         watch->started_ns = clock_ns(CLOCK_MONOTONIC);
@@ -148,8 +166,12 @@ static int launch(struct watch *watch, const struct frame *frame, const struct p
     watch->notify = notify[0];
     close_fd(&sync[1]);
     close_fd(&notify[1]);
-    close_fd(&ends[0]);
-    close_fd(&ends[1]);
+    if (watch->heard && !borrow) /* it may not have come to them yet */
+        memcpy(watch->ends, ends, sizeof ends);
+    else {
+        close_fd(&ends[0]);
+        close_fd(&ends[1]);
+    }
     return error ? -1 : 0;
 }
 
@@ -184,6 +206,8 @@ static void fill_figures(struct wire_reply *reply, const struct watch *watch,
     reply->switches_involuntary = usage->ru_nivcsw;
     for (int i = 0; i < 2; i++)
         reply->stream_bytes[i] = watch->capture.stream[i].seen;
+    reply->violation = watch->violation;
+    reply->violation.heard = watch->listener > 0 && !listener_misses(watch->heard);
 }
 
 /* What the end of the program means: its own end, or that of its set-up. */
@@ -242,13 +266,15 @@ static bool overdue(const struct watch *watch)
 
 /* One try. Returns as run_program does; *borrow becomes false if that took too long. */
 static int run_once(struct box *box, const struct frame *frame, const struct plan *plan,
-                    int control, bool *borrow, struct report *report, struct wire_reply *reply)
+                    int control, const struct filter *heard, bool *borrow,
+                    struct report *report, struct wire_reply *reply)
 {
     struct watch watch;
     int gone = 0;
     *reply = reply_make(REPLY_EXITED, frame->request.run_id);
     memset(report, 0, sizeof *report);
     watch_init(&watch, box, frame, control, report);
+    watch.heard = heard;
     if (launch(&watch, frame, plan, *borrow, report, reply) == 0) {
         gone = watch_program(&watch);
         finish(&watch, box);
@@ -308,10 +334,11 @@ int run_program(struct box *box, struct frame *frame, int control, struct report
     int gone = 0;
     bool valid = watch_valid(&frame->request.watch, frame->fd_count);
     bool ready = valid && make_ready(box, &plan, report, reply) == 0;
-    bool borrow = may_borrow(&plan, box);
+    const struct filter *heard = filter_to_hear(&plan, frame, box);
+    bool borrow = may_borrow(&plan, box, heard);
     for (int tries = 0; ready && gone == 0; tries++) {
         bool borrowed = borrow;
-        gone = run_once(box, frame, &plan, control, &borrow, report, reply);
+        gone = run_once(box, frame, &plan, control, heard, &borrow, report, reply);
         if (borrowed && !borrow)
             continue;
         if (!busy(reply, &plan) || tries >= BUSY_TRIES)

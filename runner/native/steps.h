@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "filter.h"
 #include "plan.h"
 
 #include <stdatomic.h>
@@ -25,6 +26,7 @@ struct report {
     int step;
     int status;                      /* of a hook that ended otherwise than with 0 */
     _Atomic int hook_error;          /* errno of a hook that could not be executed */
+    _Atomic int listener;            /* 0: not yet; -1: none; else its fd, in our table */
     pid_t pid_inside;                /* the program's pid in its namespace */
     int64_t exec_ns;                 /* CLOCK_MONOTONIC just before exec (and the filter) */
     int64_t cpu_at_enter_ns;         /* own CPU time when it entered its cgroups */
@@ -49,6 +51,7 @@ struct places {
     struct fresh fresh[WIRE_SLOTS_MAX];
     struct fresh queues;    /* POSIX message queues of the IPC namespace … */
     int queues_fd;          /* … seen through a mount that is nowhere, or -1 */
+    bool programs_use_proc; /* the caller's, of `context` */
     bool time_namespace;    /* programs are born in one that is not ours … */
     int64_t clock_shift_ns; /* … and what it adds to CLOCK_MONOTONIC */
 };
@@ -57,14 +60,15 @@ struct places {
 struct context {
     int *fds; /* what came with the frame */
     unsigned fd_count;
-    struct places *places; /* NULL in a program */
-    pid_t target;          /* MAPS: the process whose id maps are written, else 0 */
-    int pipes[2];          /* write ends for captured stdout and stderr, or -1 */
-    int sync;              /* rendezvous with the keeper before exec, or -1 */
-    int sync_peer;         /* the keeper's end of it, of which a program has a copy */
-    int notify;            /* its end tells the keeper of exec, or -1 */
-    int ruleset;           /* of Landlock, while it is made; not read before that */
-    int host_proc;         /* the caller's /proc, for what is set by no call; or -1 */
+    struct places *places;      /* NULL in a program */
+    pid_t target;               /* MAPS: the process whose id maps are written, else 0 */
+    int pipes[2];               /* write ends for captured stdout and stderr, or -1 */
+    int sync;                   /* rendezvous with the keeper before exec, or -1 */
+    int sync_peer;              /* the keeper's end of it, of which a program has a copy */
+    int notify;                 /* its end tells the keeper of exec, or -1 */
+    int ruleset;                /* of Landlock, while it is made; not read before that */
+    int host_proc;              /* the caller's /proc, for what is set by no call; or -1 */
+    const struct filter *heard; /* its fds are the keeper's, who hears of this one; or NULL */
     const char **argv;
     const char **envp;
     struct report *report;

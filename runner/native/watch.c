@@ -10,6 +10,7 @@
 #include "watch.h"
 
 #include "limit.h"
+#include "listener.h"
 #include "sys.h"
 
 #include <poll.h>
@@ -52,6 +53,8 @@ void watch_init(struct watch *watch, struct box *box, const struct frame *frame,
         .program = -1,
         .pidfd = -1,
         .sync = -1,
+        .listener = -1,
+        .ends = {-1, -1},
         .notify = -1,
         .memory_peak = -1,
     };
@@ -64,6 +67,10 @@ void watch_close(struct watch *watch)
     close_fd(&watch->pidfd);
     close_fd(&watch->sync);
     close_fd(&watch->notify);
+    close_fd(&watch->ends[0]);
+    close_fd(&watch->ends[1]);
+    if (watch->heard)
+        listener_release(atomic_load(&watch->report->listener));
     capture_close(&watch->capture);
 }
 
@@ -248,6 +255,56 @@ static void on_stream(struct watch *watch, struct stream *stream)
     watch_output(watch);
 }
 
+/*
+ * It shares our fds while we do not sleep: has its filter been installed? Returns when to
+ * look again.
+ */
+static int64_t find_listener(struct watch *watch)
+{
+    if (!watch->heard || watch->listener >= 0)
+        return INT64_MAX;
+    int listener = atomic_load(&watch->report->listener);
+    if (listener == 0)
+        return clock_ns(CLOCK_MONOTONIC) + MS_NS;
+    watch->listener = listener;
+    return INT64_MAX;
+}
+
+static void end_for(struct watch *watch, const struct call *call)
+{
+    watch->violation.number = call->number;
+    watch->violation.arch = call->arch;
+    watch->violation.instruction = call->instruction;
+    memcpy(watch->violation.args, call->args, sizeof watch->violation.args);
+    watch_end(watch, CAUSE_SYSCALL);
+}
+
+/*
+ * A call that the filter kills for has come from somewhere in the tree. It waits, and is
+ * never answered: so it does not happen, even if we came late.
+ */
+static void on_notice(struct watch *watch, int events)
+{
+    struct notice notice;
+    if (!(events & POLLIN)) {
+        watch->heard_all = true; /* its last process is dying, and ready it stays */
+        return;
+    }
+    int got = listener_receive(watch->listener, &notice);
+    if (got < 0)
+        watch_fail(watch, LOCATION_WATCH, got);
+    if (got <= 0)
+        return;
+    if (!filter_kills(filter_answer(watch->heard, &notice.call))) {
+        listener_refuse(watch->listener, &notice, ENOSYS); /* as if nobody listened */
+        return;
+    }
+    if (atomic_load(&watch->report->state) == REPORT_FAILED)
+        kill_tree(watch); /* its set-up has failed, and its filter does not let it exit */
+    else if (watch->cause == CAUSE_NONE && watch->error == 0)
+        end_for(watch, &notice.call);
+}
+
 static bool ready(const struct pollfd *fd)
 {
     return fd->revents != 0;
@@ -255,9 +312,10 @@ static bool ready(const struct pollfd *fd)
 
 int watch_program(struct watch *watch)
 {
-    enum { PROGRAM, CONTROL, GRADER, INIT, SYNC, NOTIFY, STDOUT, STDERR, FDS };
+    enum { PROGRAM, CONTROL, GRADER, INIT, SYNC, NOTIFY, LISTENER, STDOUT, STDERR, FDS };
     while (!watch->reaped) {
-        int64_t next = limit_check(watch);
+        int64_t next = limit_check(watch), look = find_listener(watch);
+        next = look < next ? look : next;
         bool ending = watch->cause != CAUSE_NONE || watch->error < 0 || watch->gone;
         int64_t wait_ns = next - clock_ns(CLOCK_MONOTONIC);
         struct timespec timeout = timespec_of(wait_ns > 0 ? wait_ns : 0);
@@ -268,6 +326,7 @@ int watch_program(struct watch *watch)
             [INIT] = {.fd = watch->box->init_pidfd, .events = POLLIN},
             [SYNC] = {.fd = watch->sync, .events = POLLIN},
             [NOTIFY] = {.fd = watch->notify, .events = POLLIN},
+            [LISTENER] = {.fd = watch->heard_all ? -1 : watch->listener, .events = POLLIN},
             [STDOUT] = {.fd = watch->capture.stream[0].source, .events = POLLIN},
             [STDERR] = {.fd = watch->capture.stream[1].source, .events = POLLIN},
         };
@@ -279,6 +338,8 @@ int watch_program(struct watch *watch)
             on_sync(watch);
         if (ready(&fds[NOTIFY]))
             on_notify(watch);
+        if (ready(&fds[LISTENER]))
+            on_notice(watch, fds[LISTENER].revents);
         for (int i = 0; i < 2; i++)
             if (ready(&fds[STDOUT + i]))
                 on_stream(watch, &watch->capture.stream[i]);

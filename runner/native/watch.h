@@ -3,6 +3,7 @@
 
 #include "box.h"
 #include "capture.h"
+#include "filter.h"
 
 #include <sys/resource.h>
 
@@ -18,7 +19,12 @@ struct watch {
     bool follow;
     pid_t program;
     int pidfd;
-    int sync;   /* rendezvous with the program before its exec, or -1 */
+    int sync;                   /* rendezvous with the program before its exec, or -1 */
+    const struct filter *heard; /* of which kills are told us, or NULL */
+    int listener;               /* by which they are, or -1 */
+    bool heard_all;             /* nobody is left who could ask */
+    int ends[2];                /* of the captured streams, in fds that it shares; or -1 */
+    struct wire_violation violation;
     int notify; /* ends when the program execs, or -1 */
     enum cause cause;
     bool aborted; /* the grader's sync callback has said no */

@@ -275,7 +275,8 @@ enum detail { DETAILS(DETAIL_ENUM) DETAIL_END };
 #undef DETAIL_ENUM
 
 /* Who ended the program. X(name) */
-#define CAUSES(X) X(NONE) X(CPU_TIME) X(WALL_TIME) X(IDLE_TIME) X(MEMORY) X(OUTPUT) X(CANCELLED)
+#define CAUSES(X) \
+    X(NONE) X(CPU_TIME) X(WALL_TIME) X(IDLE_TIME) X(MEMORY) X(OUTPUT) X(CANCELLED) X(SYSCALL)
 
 /* Of a fresh place, when all has ended: is no byte left in it, no inode? */
 enum full { FULL_BYTES = 1, FULL_INODES = 2 };
@@ -283,6 +284,16 @@ enum full { FULL_BYTES = 1, FULL_INODES = 2 };
 #define CAUSE_ENUM(name) CAUSE_##name,
 enum cause { CAUSES(CAUSE_ENUM) CAUSE_END };
 #undef CAUSE_ENUM
+
+/* The call for which a filter has ended the program: all 0 if none has. */
+struct wire_violation {
+    int32_t heard; /* 1: what the filter kills is told here, so a SIGSYS is not its doing */
+    int32_t number;
+    uint32_t arch; /* AUDIT_ARCH_* */
+    uint32_t reserved;
+    uint64_t instruction;
+    uint64_t args[6];
+};
 
 /* Times in ns, sizes in bytes; -1 is "not measured". */
 struct wire_reply {
@@ -311,10 +322,11 @@ struct wire_reply {
     int64_t switches_involuntary;
     int64_t stream_bytes[2]; /* what the program wrote, or -1 */
     int64_t full;            /* enum full, of all fresh places together */
+    struct wire_violation violation;
 };
 
 _Static_assert(sizeof(struct wire_plan) == 16, "wire_plan has no padding");
 _Static_assert(sizeof(struct wire_step) == 56, "wire_step has no padding");
 _Static_assert(sizeof(struct wire_watch) == 80, "wire_watch has no padding");
 _Static_assert(sizeof(struct wire_request) == 112, "wire_request has no padding");
-_Static_assert(sizeof(struct wire_reply) == 160, "wire_reply has no padding");
+_Static_assert(sizeof(struct wire_reply) == 232, "wire_reply has no padding");

@@ -91,8 +91,9 @@ def _drop_groups(runner: Runner, *, may: bool) -> Iterator[Step]:
 
 
 def _keep_proc(runner: Runner) -> Iterator[Step]:
-    if runner.oom_score_adj is not None or Namespace.TIME in runner.namespaces:
-        yield Step(Phase.EARLY, Op.HOST_PROC, At.INIT, subject="/proc")
+    by_programs = runner.oom_score_adj is not None
+    if by_programs or Namespace.TIME in runner.namespaces:
+        yield Step(Phase.EARLY, Op.HOST_PROC, At.INIT, (by_programs,), subject="/proc")
 
 
 def _join(runner: Runner, fds: Sequence[int]) -> Iterator[Step]:

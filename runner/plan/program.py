@@ -40,12 +40,14 @@ def program(
     cgroups: Sequence[int] = (),
     exec_file: int | None = None,
     ruleset: Ruleset | None = None,
+    tell_kills: bool = False,
 ) -> list[Step]:
     """Plan one program: from the fork to its exec.
 
     `candidates` are the paths to try, `files[i]` is the index in the frame of the program's fd
     i (or an FD_*), `cgroups` the indexes of what it writes "0" to, `exec_file` that of what is
-    executed instead of a path, `ruleset` what its Landlock is on this host.
+    executed instead of a path, `ruleset` what its Landlock is on this host. `tell_kills`: the
+    keeper hears which call the filter kills for.
     """
     return [
         *_signals(runner),
@@ -57,7 +59,7 @@ def program(
         *_rlimits(runner.rlimits),
         *_identity(runner),
         *landlock.steps(ruleset),
-        *_exec(runner, candidates, len(files), exec_file),
+        *_exec(runner, candidates, len(files), exec_file, tell_kills=tell_kills),
     ]
 
 
@@ -200,7 +202,12 @@ def _stops(runner: Runner) -> bool:
 
 
 def _exec(
-    runner: Runner, candidates: Sequence[bytes], fd_count: int, exec_file: int | None
+    runner: Runner,
+    candidates: Sequence[bytes],
+    fd_count: int,
+    exec_file: int | None,
+    *,
+    tell_kills: bool,
 ) -> Iterator[Step]:
     argv = tuple(os.fsencode(word) for word in runner.args)
     envp = tuple(os.fsencode(f"{name}={value}") for name, value in runner.env.items())
@@ -218,7 +225,7 @@ def _exec(
     if runner.seccomp:
         # The last but one: it need allow nothing but what the program needs.
         filter_, secret = with_secret(runner.seccomp)
-        yield Step(_PROGRAM, Op.SECCOMP, At.SECCOMP, (0,), data=filter_)
+        yield Step(_PROGRAM, Op.SECCOMP, At.SECCOMP, (0, tell_kills), data=filter_)
     subject = os.fsdecode(argv[0])
     if exec_file is not None:
         yield Step(_PROGRAM, Op.EXEC_FD, At.EXECVE, (exec_file, secret), subject=subject)

@@ -1,4 +1,4 @@
-"""Compile the stock policies into the package: `python -m runner.seccomp [DIRECTORY]`."""
+"""Compile the stock policies, and write the tables of names: `python -m runner.seccomp [DIR]`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 
 from runner.errors import SandboxError
 from runner.seccomp import COMPILED, compile_policy, files, syscalls
+from runner.seccomp.names import CALLS, TABLES
 
 
 def compile_all(directory: str) -> dict[str, bytes]:
@@ -23,10 +24,22 @@ def compile_all(directory: str) -> dict[str, bytes]:
     }
 
 
+def call_tables() -> dict[str, str]:
+    """Give the names of each architecture's calls, a line each; file name → text."""
+    return {
+        f"{arch}.txt": "".join(
+            f"{number} {name}\n"
+            for name, number in sorted(syscalls.numbers(arch).items(), key=lambda pair: pair[1])
+        )
+        for arch in TABLES
+    }
+
+
 def main() -> int:
-    """Write the filters beside this module."""
+    """Write the filters and the tables beside this module."""
     try:
         filters = compile_all(sys.argv[1] if len(sys.argv) > 1 else files.POLICIES)
+        tables = call_tables()
     except SandboxError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -34,6 +47,9 @@ def main() -> int:
         with open(os.path.join(COMPILED, file_name), "wb") as file:
             file.write(program)
         sys.stdout.write(f"{file_name}: {len(program) // 8} instructions\n")
+    for file_name, text in tables.items():
+        with open(os.path.join(CALLS, file_name), "w", encoding="ascii") as file:
+            file.write(text)
     return 0
 
 

@@ -42,6 +42,7 @@ _NEWER: Final[Mapping[str, int]] = {
 }
 _PAST_THE_LAST: Final = 600
 _UNKNOWN: Final = -1  # __NR_SCMP_ERROR
+_LIBSECCOMP_NAMES: Final = {"i386": "X86"}
 
 
 def check_arch(arch: str) -> None:
@@ -65,9 +66,10 @@ def numbers(arch: str) -> Mapping[str, int]:
         remedy = "apt-get install libseccomp2; the stock policies do without"
         raise HostError("libseccomp.so.2, which pyseccomp uses, is missing", remedy) from error
     found = dict(_NEWER)
+    table = getattr(pyseccomp.Arch, _LIBSECCOMP_NAMES.get(arch, arch.upper()))
     for number in range(_PAST_THE_LAST):
         try:
-            name = pyseccomp.resolve_syscall(getattr(pyseccomp.Arch, arch.upper()), number)
+            name = pyseccomp.resolve_syscall(table, number)
         except ValueError:
             continue  # no call has this number
         found[name.decode()] = number

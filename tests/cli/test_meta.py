@@ -13,11 +13,14 @@ import pytest
 
 from runner.cli import meta
 from runner.errors import ChildError, ErrorLocation, HostError
-from runner.result import Result, Status
+from runner.result import Result, Status, Violation
 
 Start = Callable[..., subprocess.Popen[bytes]]
 Command = Callable[..., subprocess.CompletedProcess[bytes]]
 
+PTRACE = Violation(
+    name="ptrace", number=101, arch="x86_64", args=(0, 1, 2, 3, 4, 5), instruction=4096
+)
 FIGURES = {
     "cpu_ns": 1_234_999_999,
     "wall_ns": 12_005_000_000,
@@ -59,8 +62,13 @@ KILLED = {"signal": signal.SIGKILL} | FIGURES
             FIGURES_TEXT + "exitsig:9\nstatus:SG\nmessage:Caught fatal signal 9\n",
         ),
         (
-            Result(status=Status.DISALLOWED_SYSCALL, signal=31, syscall="ptrace", **FIGURES),
+            Result(status=Status.DISALLOWED_SYSCALL, signal=31, **FIGURES),
             FIGURES_TEXT + "exitsig:31\nstatus:SG\nmessage:Caught fatal signal 31\n",
+        ),
+        (
+            Result(status=Status.DISALLOWED_SYSCALL, signal=31, violation=PTRACE, **FIGURES),
+            FIGURES_TEXT + "exitsig:31\nstatus:SG\n"
+            "message:Caught fatal signal 31: system call ptrace (101 of x86_64)\n",
         ),
         (
             Result(status=Status.CPU_TIME_LIMIT, limit="cpu_time", **KILLED),

@@ -10,7 +10,7 @@ import pytest
 
 from runner.cli import report
 from runner.errors import ChildError, ConfigError, ErrorLocation, HostError, ProtocolError
-from runner.result import Result, Status
+from runner.result import Result, Status, Violation
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,9 @@ def test_exit_status_of_error_is_125_unless_only_exec_failed(
     assert report.exit_status_of_error(error) == status
 
 
+PTRACE = Violation(
+    name="ptrace", number=101, arch="x86_64", args=(0, 1, 2, 3, 4, 5), instruction=4096
+)
 _USED = {"cpu_ns": 12_345_678, "wall_ns": 1_500_000_000, "memory_bytes": 1_468_006}
 _USED_TEXT = "cpu 0.012 s, wall 1.500 s, memory 1.4 MiB"
 
@@ -90,9 +93,14 @@ _USED_TEXT = "cpu 0.012 s, wall 1.500 s, memory 1.4 MiB"
             f"process_limit, limit 64, {_USED_TEXT}",
         ),
         (
-            Result(status=Status.DISALLOWED_SYSCALL, syscall="ptrace", signal=31, **_USED),
+            Result(status=Status.DISALLOWED_SYSCALL, violation=PTRACE, signal=31, **_USED),
             None,
-            f"disallowed_syscall, system call ptrace, {_USED_TEXT}",
+            f"disallowed_syscall, system call ptrace (101 of x86_64), {_USED_TEXT}",
+        ),
+        (
+            Result(status=Status.DISALLOWED_SYSCALL, signal=31, **_USED),
+            None,
+            f"disallowed_syscall, system call unknown, {_USED_TEXT}",
         ),
         (
             Result(status=Status.OK, exit_code=0),

@@ -17,7 +17,7 @@ from runner.judge.languages import Language
 from runner.judge.messages import CaseResult, Submission, SubmissionResult
 from runner.judge.problem import Problem
 from runner.judge.verdict import Verdict
-from runner.result import Result, Status
+from runner.result import Result, Status, Violation
 
 OK = Result(status=Status.OK, exit_code=0)
 FORK = ChildError(ErrorLocation.CLONE, errno.EAGAIN)
@@ -171,9 +171,10 @@ def test_compile_that_the_source_fails_is_ce_with_the_reason(
 
 
 def test_compile_that_our_policy_stops_is_ie(bench: Bench) -> None:
-    result = bench.judge(Result(status=Status.DISALLOWED_SYSCALL, syscall="io_uring_setup"))
+    call = Violation(name=None, number=999, arch="i386", args=(0,) * 6, instruction=0)
+    result = bench.judge(Result(status=Status.DISALLOWED_SYSCALL, violation=call))
     assert result.verdict is Verdict.IE
-    assert result.message == "compile: the policy forbids Fake to call io_uring_setup"
+    assert result.message == "compile: the policy forbids Fake to call 999 of i386"
 
 
 def test_compile_that_leaves_no_plain_file_is_ce(bench: Bench) -> None:

@@ -8,11 +8,12 @@ from runner.config import Limits
 from runner.judge import verdict
 from runner.judge.checkers import Outcome
 from runner.judge.verdict import Verdict
-from runner.result import Result, Status
+from runner.result import Result, Status, Violation
 from runner.units import MiB
 
 LIMITS = Limits(cpu_time=1.0, wall_time=3.0, memory=64 * MiB, output=MiB)
 S = 1_000_000_000
+PTRACE = Violation(name="ptrace", number=101, arch="x86_64", args=(0,) * 6, instruction=0)
 
 OF_STATUS = {
     Status.OK: None,
@@ -101,8 +102,12 @@ def test_verdict_of_checker_is_ac_or_wa() -> None:
         (Result(status=Status.SIGNALLED, signal=11), "killed by SIGSEGV"),
         (Result(status=Status.CPU_TIME_LIMIT), "cpu time limit"),
         (
-            Result(status=Status.DISALLOWED_SYSCALL, syscall="ptrace"),
-            "called ptrace, which the policy forbids",
+            Result(status=Status.DISALLOWED_SYSCALL, violation=PTRACE),
+            "called ptrace (101 of x86_64), which the policy forbids",
+        ),
+        (
+            Result(status=Status.DISALLOWED_SYSCALL),
+            "killed by SIGSYS: a system call that the policy forbids, or raised by itself",
         ),
     ],
 )

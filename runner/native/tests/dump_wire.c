@@ -107,6 +107,7 @@ static int write_reply(void)
         .switches_involuntary = 21,
         .stream_bytes = {22, 23},
         .full = 24,
+        .violation = {25, 26, 27, 28, 29, {30, 31, 32, 33, 34, 35}},
     };
     return fwrite(&reply, sizeof reply, 1, stdout) == 1 ? 0 : 1;
 }
