@@ -1,4 +1,4 @@
-"""Compile the stock policies, and write the tables of names: `python -m runner.seccomp [DIR]`."""
+"""Compile the stock policies, write the tables of names: `python -m runner.seccomp [DIR]`."""
 
 from __future__ import annotations
 
