@@ -38,6 +38,7 @@ from runner.units import seconds_to_ns
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from runner.cgroup.groups import Files
     from runner.config import User
     from runner.plan import Step
     from runner.result import Result
@@ -103,6 +104,7 @@ class Box:
         self._ruleset = resolve.ruleset(self._extras.get("landlock"))
         self._requests: dict[tuple[object, ...], _Request] = {}
         self._disk: tuple[int | None, int | None] = (None, None)
+        self._kept: Files | None = None
         with contextlib.ExitStack() as undo:
             # Entered first and so left last: the keeper ends what is in the groups.
             parent = Parent.find(self._host)
@@ -150,7 +152,8 @@ class Box:
         if groups is None:
             refuse_without_groups(limits, self._host)
         else:
-            groups.prepare(limits)
+            groups.prepare(limits, begin=False)
+            self._keep(groups)
         request = self._request(program, wanted)
         flags = wire.FOLLOW if groups is None else 0
         if self._disk != (None, None):
@@ -158,7 +161,7 @@ class Box:
         with self._streams.fds(wanted) as fds:
             run_id = self.keeper.send_run(
                 request.plan,
-                fds=fds if groups is None else fds + _group_fds(groups),
+                fds=fds,
                 watch=request.watch,
                 flags=flags,
             )
@@ -170,13 +173,31 @@ class Box:
         reply = self.keeper.receive(pending.request.steps)
         return measure.result_of(
             reply,
-            None if groups is None else groups.usage(),
+            None if groups is None else groups.usage(reply.readings),
             pending.limits,
             stdout=self._streams.take(0, reply.stdout_bytes, wanted.capture_limit),
             stderr=self._streams.take(1, reply.stderr_bytes, wanted.capture_limit),
             enforced=pending.enforced,
             filtered=bool(self._runner.seccomp),
         )
+
+    def _keep(self, groups: Groups) -> None:
+        """Give the keeper the files of the groups, if it has others."""
+        files = groups.files
+        if files is self._kept:
+            return
+        if files != self._kept:
+            self._kept = None
+            fds = _group_fds(groups)
+            uses = (
+                wire.KeptUse.RESET * (fd in files.reset)
+                | wire.KeptUse.READ_BEFORE * (fd in files.read_before)
+                | wire.KeptUse.READ_AFTER
+                for fd in files.read_after
+            )
+            unused = len(fds) - len(files.read_after)
+            self.keeper.send_kept(fds, bytes(unused) + bytes(uses))
+        self._kept = files
 
     def _request(self, program: Program, wanted: streams.Wanted) -> _Request:
         disk = (program.limits.disk, program.limits.inodes)
@@ -317,13 +338,13 @@ def _of_the_box(extras: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _group_fds(groups: Groups) -> list[int]:
-    """Give what follows the streams in a frame; `_watch` and the plan say where each is."""
+    """Give what follows the streams in a run; `_watch` and the plan say where each is."""
     fds = list(groups.placement)
     if groups.cpu is not None:
         fds.append(groups.cpu[0])
     if groups.pids_current is not None:
         fds.append(groups.pids_current)
-    return fds
+    return [*fds, *groups.files.read_after]
 
 
 def _watch(

@@ -157,6 +157,10 @@ class Keeper:
         self._send(wire.RequestKind.RUN, encoded_plan, fds, watch=watch, flags=flags)
         return self._run_id
 
+    def send_kept(self, fds: Sequence[int], uses: bytes) -> None:
+        """Give fds that follow those of each run, and say what is done with each: KeptUse."""
+        self._send(wire.RequestKind.KEEP, uses, fds)
+
     def fileno(self) -> int:
         """Give the socket's fd, which is readable when there is a reply."""
         return self._socket.fileno()
@@ -236,7 +240,7 @@ class Keeper:
     def _receive(self, steps: Sequence[Step]) -> wire.Reply:
         while True:
             try:
-                frame = self._socket.recv(wire.REPLY_SIZE + 1)
+                frame = self._socket.recv(wire.REPLY_MAX)
             except TimeoutError as error:
                 message = f"the keeper has not answered for {self._socket.gettimeout():g} s"
                 raise ProtocolError(message) from error

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import signal as signals
-from typing import TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,8 +41,7 @@ class Status(str, enum.Enum):
         return self.value.endswith("_limit")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Violation:
+class Violation(NamedTuple):
     """A system call that the policy ends a program for. It has not happened.
 
     `name` is None where `arch` has none for `number`. `args` are the six registers that may
@@ -61,8 +60,7 @@ class Violation:
         return number if self.name is None else f"{self.name} ({number})"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class Result(NamedTuple):
     """What happened to one program. A figure that could not be measured is None, never 0.
 
     Times are nanoseconds and sizes bytes. CPU time and memory are of the whole process tree,
@@ -112,7 +110,7 @@ class Result:
     stdout_truncated: bool = False
     stderr_bytes: int | None = None
     stderr_truncated: bool = False
-    enforced: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    enforced: Mapping[str, str | None] = MappingProxyType({})
 
     @property
     def ok(self) -> bool:
@@ -137,14 +135,14 @@ class Result:
     def to_dict(self) -> dict[str, object]:
         """Give the JSON form, `schema` 1: every field but the captured bytes."""
         fields: dict[str, object] = {"schema": SCHEMA}
-        for field in dataclasses.fields(self):
-            if field.name == "violation":
+        for name, value in self._asdict().items():
+            if name == "violation":
                 fields["syscall"] = self.syscall
-            if field.name not in {"stdout", "stderr"}:
-                fields[field.name] = getattr(self, field.name)
+            if name not in {"stdout", "stderr"}:
+                fields[name] = value
         fields["status"] = self.status.value
         if self.violation is not None:
-            fields["violation"] = dataclasses.asdict(self.violation)
+            fields["violation"] = self.violation._asdict()
         fields["enforced"] = dict(self.enforced)
         fields["error"] = None
         return fields

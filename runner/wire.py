@@ -27,6 +27,7 @@ _REPLY: Final = struct.Struct("=I2HQ8i14q2i2I7Q")
 
 REQUEST_SIZE: Final = _REQUEST.size + _WATCH.size
 REPLY_SIZE: Final = _REPLY.size
+REPLY_MAX: Final = REPLY_SIZE + 8192  # READINGS_MAX of native/kept.h
 
 PLAN_IN_FD: Final = 1
 NOTIFY_EXEC: Final = 2
@@ -46,6 +47,15 @@ class RequestKind(enum.IntEnum):
     RUN = 2
     KILL = 3
     SYNC = 4
+    KEEP = 5
+
+
+class KeptUse(enum.IntFlag):
+    """What is done with a kept fd in each run, numbered as enum kept_use of native/wire.h."""
+
+    RESET = 1
+    READ_BEFORE = 2
+    READ_AFTER = 4
 
 
 class ReplyKind(enum.IntEnum):
@@ -133,11 +143,12 @@ class Reply(NamedTuple):
     call_3: int
     call_4: int
     call_5: int
+    readings: tuple[bytes, ...] = ()
 
     @property
     def call_arguments(self) -> tuple[int, ...]:
         """Give the six arguments of the call that a filter has killed for."""
-        return self[-6:]
+        return self[-7:-1]
 
 
 def encode_plan(steps: Sequence[Step]) -> bytes:
@@ -191,11 +202,11 @@ def encode_watch(watch: Watch) -> bytes:
 
 def decode_reply(frame: bytes) -> Reply:
     """Decode a reply. Raises ProtocolError for anything else."""
-    if len(frame) != REPLY_SIZE:
+    if len(frame) < REPLY_SIZE or (len(frame) > REPLY_SIZE and frame[-1]):
         message = f"the keeper sent {len(frame)} bytes where a reply has {REPLY_SIZE}"
         raise ProtocolError(message)
-    magic, version, kind, run_id, *rest = _REPLY.unpack(frame)
+    magic, version, kind, run_id, *rest = _REPLY.unpack_from(frame)
     if (magic, version) != (MAGIC, VERSION):
         message = f"the keeper speaks version {version}, this package {VERSION}: reinstall it"
         raise ProtocolError(message)
-    return Reply(kind, run_id, *rest)
+    return Reply._make((kind, run_id, *rest, tuple(frame[REPLY_SIZE:].split(b"\0")[:-1])))

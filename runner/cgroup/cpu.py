@@ -1,15 +1,14 @@
 """CPU time of a whole group, dead processes included: v1 cpuacct or v2 cpu.stat.
 
-Neither has to be reset: `prepare` takes a baseline.
+Neither has to be reset: `begin` takes a baseline.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from runner.cgroup.files import read_fields, read_number
+from runner.cgroup.files import fields
 
 if TYPE_CHECKING:
     from runner.cgroup.files import Directory
@@ -24,27 +23,26 @@ class CpuFormat(enum.IntEnum):
     V2_CPU_STAT = 2  # lines of name and number, among them usage_usec, microseconds
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class CpuTimes:
-    """CPU time since `prepare`, in ns; None where the kernel does not tell."""
+class CpuTimes(NamedTuple):
+    """CPU time since `begin`, in ns; None where the kernel does not tell."""
 
-    cpu_ns: int
+    cpu_ns: int | None
     user_ns: int | None
     system_ns: int | None
 
 
 class CpuMeter(Protocol):
-    """CPU time of one group; `start_ns` is what its file stood at in `prepare`."""
+    """CPU time of one group; `start_ns` is what its file stood at in `begin`."""
 
     fd: int
     format: CpuFormat
     start_ns: int
 
-    def prepare(self) -> None:
-        """Take the baseline."""
+    def begin(self, text: bytes) -> None:
+        """Take the baseline, from what the file holds before a run."""
 
-    def measure(self) -> CpuTimes:
-        """Give what was used since `prepare`."""
+    def measure(self, text: bytes) -> CpuTimes:
+        """Give what was used since `begin`, from what it holds after the run."""
 
 
 class CpuacctMeter:
@@ -56,11 +54,11 @@ class CpuacctMeter:
         self.fd = directory.open("cpuacct.usage")
         self.start_ns = 0
 
-    def prepare(self) -> None:
-        self.start_ns = read_number(self.fd)
+    def begin(self, text: bytes) -> None:
+        self.start_ns = int(text)
 
-    def measure(self) -> CpuTimes:
-        return CpuTimes(read_number(self.fd) - self.start_ns, None, None)
+    def measure(self, text: bytes) -> CpuTimes:
+        return CpuTimes(int(text) - self.start_ns, None, None)
 
 
 class CpuStatMeter:
@@ -73,19 +71,20 @@ class CpuStatMeter:
         self.start_ns = 0
         self._start = (0, 0, 0)
 
-    def prepare(self) -> None:
-        self._start = self._read()
+    def begin(self, text: bytes) -> None:
+        self._start = _times(text)
         self.start_ns = self._start[0]
 
-    def measure(self) -> CpuTimes:
+    def measure(self, text: bytes) -> CpuTimes:
         return CpuTimes(
-            *(now - then for now, then in zip(self._read(), self._start, strict=True))
+            *(now - then for now, then in zip(_times(text), self._start, strict=True))
         )
 
-    def _read(self) -> tuple[int, int, int]:
-        fields = read_fields(self.fd)
-        return (
-            fields[b"usage_usec"] * _NS_PER_US,
-            fields[b"user_usec"] * _NS_PER_US,
-            fields[b"system_usec"] * _NS_PER_US,
-        )
+
+def _times(text: bytes) -> tuple[int, int, int]:
+    found = fields(text)
+    return (
+        found[b"usage_usec"] * _NS_PER_US,
+        found[b"user_usec"] * _NS_PER_US,
+        found[b"system_usec"] * _NS_PER_US,
+    )

@@ -64,7 +64,12 @@ def read_number(fd: int) -> int:
 
 def read_fields(fd: int) -> dict[bytes, int]:
     """Read a flat keyed file: a name and a number on each line; cgroup-v2.rst, "Format"."""
-    words = read(fd).split()
+    return fields(read(fd))
+
+
+def fields(text: bytes) -> dict[bytes, int]:
+    """Take such a file's text apart."""
+    words = text.split()
     return dict(zip(words[::2], map(int, words[1::2]), strict=True))
 
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 import contextlib
 import errno
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
+from runner.cgroup.cpu import CpuTimes
+from runner.cgroup.files import read, write
 from runner.cgroup.knob import asked
 from runner.cgroup.layout import place_for
 from runner.cgroup.member import Member
+from runner.cgroup.memory import MemoryFigures
+from runner.cgroup.pids import ProcessCounts
 from runner.cgroup.place import Resource
 from runner.cgroup.removal import remove_leftovers
 from runner.errors import HostError
@@ -42,9 +46,9 @@ class GroupUsage(NamedTuple):
     memory_bytes: int | None = None
     oom_kills: int | None = None
     memory_limit_hits: int | None = None
+    swap_bytes: int | None = None
     processes_peak: int | None = None
     process_limit_hits: int | None = None
-    swap_bytes: int | None = None
     throttled_periods: int | None = None
     throttled_ns: int | None = None
     cpu_pressure_some_ns: int | None = None
@@ -56,11 +60,32 @@ class GroupUsage(NamedTuple):
     enforced: Mapping[str, str | None] = MappingProxyType({})
 
 
+class Files(NamedTuple):
+    """The files of the groups that a run joins; the fds stay ours.
+
+    generation  another one whenever groups were replaced: fds alone do not tell
+    join        to which a process writes `0` to enter
+    reset       which are set to 0 before a run
+    read_…      which hold the figures before it and after it
+    """
+
+    generation: int
+    join: tuple[int, ...]
+    reset: tuple[int, ...]
+    read_before: tuple[int, ...]
+    read_after: tuple[int, ...]
+
+
+_NO_CPU: Final = CpuTimes(None, None, None)
+_NO_PIDS: Final = ProcessCounts(None, None)
+_NO_MEMORY: Final = MemoryFigures(None, None, None)
+
+
 @final
 class Groups:
     """The groups of one sandbox; a context manager that removes them.
 
-    `prepare` may replace a group: take `placement`, `cpu`, `pids_current` and `kill` after it.
+    `prepare` may replace a group: take `files`, `cpu`, `pids_current` and `kill` after it.
     All fds stay ours, and are good until the next `prepare` or `close`.
     """
 
@@ -72,12 +97,15 @@ class Groups:
         self._serving: dict[Resource, Member] = {}
         self._limits: Limits | None = None
         self._changed: Mapping[str, str | None] = {}
+        self._generation = 0
+        self._measured = False  # and nothing has run since
         with contextlib.ExitStack() as undo, _explained("make a cgroup"):
             undo.callback(self.close)
             for place in places:
                 self._members.append(Member(place, residue=residue))
             undo.pop_all()
         self._joined = list(self._members)
+        self._look()
         self.enforces: Final[Mapping[str, str]] = self._enforces()
 
     def _enforces(self) -> dict[str, str]:
@@ -133,23 +161,73 @@ class Groups:
         """A file to write `1` to, which kills the whole group; only v2 has it (Linux 5.14)."""
         return next((m.kill for m in self._joined if m.kill is not None), None)
 
-    def prepare(self, limits: Limits) -> None:
+    @property
+    def files(self) -> Files:
+        """What whoever runs a program has to write and to read; good until the next `prepare`.
+
+        How many there are depends on nothing but the limits.
+        """
+        return self._files
+
+    def prepare(self, limits: Limits, *, begin: bool = True) -> None:
         """Set the limits of the next run and start all figures anew.
 
+        `begin` False: who runs the program resets and reads `files`, for `usage`.
         Raises HostError if the kernel refuses, or has no group that can hold what is asked for;
         no run may be started then.
         """
+        if limits is self._limits and self._measured and not begin and not self._is_stale():
+            self._measured = self._has_knobs  # test after test has the very same
+            if not self._has_knobs:
+                return
         with _explained("prepare a cgroup"):
-            if limits is not self._limits:  # test after test has the very same
+            if limits is not self._limits:
                 self._limits = None
                 self._join_for(asked(limits))
                 self._changed = self._changes(limits)
-                self._limits = limits
-            for member in self._joined:
+            if not self._measured:
+                self._begin()  # a run that failed may have left something
+            for member in list(self._joined):
                 if member.is_stale():
                     self._renew(member)
+                    begin = True
             for member in self._joined:
                 member.prepare(limits)
+            self._look()
+            if begin or not self._measured:
+                self._begin()
+            self._measured = False
+            self._limits = limits
+
+    def _is_stale(self) -> bool:
+        return any(member.is_stale() for member in self._joined)
+
+    def _look(self) -> None:
+        """Note what serves a run; there is one of each at most."""
+        joined = self._joined
+        self._cpu = next((m.cpu for m in joined if m.cpu), None)
+        self._pids = next((m.pids for m in joined if m.pids), None)
+        self._memory = next((m.memory for m in joined if m.memory), None)
+        self._has_knobs = any(m.served for m in joined)
+        cpu = () if self._cpu is None else (self._cpu.fd,)
+        pids = () if self._pids is None else self._pids.files
+        memory = () if self._memory is None else self._memory.files
+        resets = () if self._memory is None else self._memory.resets
+        self._of_pids = slice(len(cpu), len(cpu) + len(pids))
+        self._files = Files(
+            self._generation, self.placement, resets, cpu, (*cpu, *pids, *memory)
+        )
+
+    def _begin(self) -> None:
+        for fd in self._files.reset:
+            write(fd, b"0")
+        texts = [read(fd) for fd in self._files.read_after]
+        if self._cpu is not None:
+            self._cpu.begin(texts[0])
+        if self._pids is not None:
+            self._pids.begin(texts[self._of_pids])
+        if self._memory is not None:
+            self._memory.begin(texts[self._of_pids.stop :])
 
     def _join_for(self, wanted: frozenset[Resource]) -> None:
         """Choose the groups that a run joins, and make those that none asked for before."""
@@ -174,15 +252,18 @@ class Groups:
             remove_leftovers(place.path)
             member = Member(place, residue=self._residue, extra=True)
             self._members.append(member)
+            self._generation += 1
         self._serving[resource] = member
 
     def _renew(self, old: Member) -> None:
         new = old.renewed()
+        self._generation += 1
         for members in (self._members, self._joined):
             members[members.index(old)] = new
         for resource, member in self._serving.items():
             if member is old:
                 self._serving[resource] = new
+        self._look()
         old.close()
 
     def _changes(self, limits: Limits) -> dict[str, str | None]:
@@ -199,13 +280,33 @@ class Groups:
             held["swap"] = None
         return held
 
-    def usage(self) -> GroupUsage:
-        """Give the figures since `prepare`; all processes must have ended."""
-        figures: dict[str, int | None] = {}
+    def usage(self, texts: Sequence[bytes] | None = None) -> GroupUsage:
+        """Give the figures since `prepare`; all processes must have ended.
+
+        `texts`: what `files.read_before` and then `files.read_after` held.
+        """
+        if texts is None:
+            with _explained("read a cgroup"):
+                texts = [read(fd) for fd in self._files.read_after]
+        elif self._cpu is not None:
+            self._cpu.begin(texts[0])
+            texts = texts[1:]
+        cpu, pids, memory = _NO_CPU, _NO_PIDS, _NO_MEMORY
+        if self._cpu is not None:
+            cpu = self._cpu.measure(texts[0])
+        if self._pids is not None:
+            pids = self._pids.measure(texts[self._of_pids])
+        if self._memory is not None:
+            memory = self._memory.measure(texts[self._of_pids.stop :])
+        self._measured = True
+        usage = GroupUsage(*cpu, *memory, pids.peak, pids.limit_hits, enforced=self._changed)
+        if not self._has_knobs:
+            return usage
+        figures: dict[str, Any] = {}
         with _explained("read a cgroup"):
             for member in self._joined:
-                figures |= member.measure()
-        return GroupUsage(enforced=self._changed, **figures)
+                figures |= member.measure_knobs()
+        return usage._replace(**figures)
 
     def close(self) -> None:
         """Kill what is left and remove the groups; idempotent.

@@ -96,37 +96,17 @@ class Member:
         return new
 
     def prepare(self, limits: Limits) -> None:
-        """Set the limits and start the figures anew; raises HostError, OSError."""
+        """Set the limits, and start anew what knobs measure; raises HostError, OSError."""
         if self.pids is not None:
             self.pids.prepare(limits)
         if self.memory is not None:
             self.memory.prepare(limits)
         for knob in self._knobs.values():
             knob.prepare(limits)
-        if self.cpu is not None:
-            self.cpu.prepare()
 
-    def measure(self) -> dict[str, int | None]:
-        """Give the figures since `prepare`, by their names in GroupUsage."""
+    def measure_knobs(self) -> dict[str, int | None]:
+        """Give what the knobs measured since `prepare`, by the names in GroupUsage."""
         figures: dict[str, int | None] = {}
-        if self.cpu is not None:
-            cpu = self.cpu.measure()
-            figures |= {
-                "cpu_ns": cpu.cpu_ns,
-                "user_ns": cpu.user_ns,
-                "system_ns": cpu.system_ns,
-            }
-        if self.pids is not None:
-            pids = self.pids.measure()
-            figures |= {"processes_peak": pids.peak, "process_limit_hits": pids.limit_hits}
-        if self.memory is not None:
-            memory = self.memory.measure()
-            figures |= {
-                "memory_bytes": memory.peak_bytes,
-                "swap_bytes": memory.swap_bytes,
-                "oom_kills": memory.oom_kills,
-                "memory_limit_hits": memory.limit_hits,
-            }
         for knob in self._knobs.values():
             figures |= knob.measure()
         return figures

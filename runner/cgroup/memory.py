@@ -8,18 +8,19 @@ kernel charges in batches of 64 pages per CPU, and so every peak is only that ex
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 import resource
 import stat
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from runner.cgroup.files import read_fields, read_number, write
+from runner.cgroup.files import fields, read_number, write
 from runner.errors import HostError
 from runner.units import MiB
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runner.cgroup.files import Directory
     from runner.config import Limits
 
@@ -31,9 +32,8 @@ _SWAP_ACCOUNT: Final = "boot a kernel that has swap with swapaccount=1, or leave
 _SWAP_V1: Final = "give a limit on memory as well"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class MemoryFigures:
-    """Since `prepare`: the peaks, the processes OOM-killed, and how often the limit was met."""
+class MemoryFigures(NamedTuple):
+    """Since `begin`: the peaks, the processes OOM-killed, and how often the limit was met."""
 
     peak_bytes: int | None
     oom_kills: int | None
@@ -45,9 +45,13 @@ class MemoryMeter(Protocol):
     """The memory limit and figures of one group.
 
     limits_swap   the kernel can limit what is swapped out
+    resets        what is set to 0 before a run
+    files         what is read after it; more, once swap was allowed
     """
 
     limits_swap: bool
+    resets: tuple[int, ...]
+    files: tuple[int, ...]
 
     def holds_swap(self, limits: Limits) -> bool:
         """Tell whether swap is limited, or off, in a run with these limits."""
@@ -56,10 +60,13 @@ class MemoryMeter(Protocol):
         """Tell whether the next run needs a new group to be measured well."""
 
     def prepare(self, limits: Limits) -> None:
-        """Set the limit, swap included, and start the figures anew."""
+        """Set the limit, swap included."""
 
-    def measure(self) -> MemoryFigures:
-        """Give the figures since `prepare`."""
+    def begin(self, texts: Sequence[bytes]) -> None:
+        """Take the baseline, from what `files` hold."""
+
+    def measure(self, texts: Sequence[bytes]) -> MemoryFigures:
+        """Give the figures since `begin`, and begin anew."""
 
 
 def normal_residue(cpus: int) -> int:
@@ -85,15 +92,20 @@ class MemoryV1:
         self._both_limit = directory.open_if_present("memory.memsw.limit_in_bytes", os.O_WRONLY)
         self._failures = directory.open("memory.failcnt", os.O_RDWR)
         self.limits_swap = self._both_limit is not None
+        self.resets: tuple[int, ...] = (self._peak, self._failures)
+        self.files: tuple[int, ...] = (self._peak, self._oom, self._failures, self._usage)
         self._residue = residue
         self._set: tuple[int | None, int | None] = (None, None)
+        self._oom_text = b""
         self._oom_kills: int | None = None
+        self._usage_seen = 0
 
     def holds_swap(self, limits: Limits) -> bool:
         return self.limits_swap and None not in (limits.memory, limits.swap)
 
     def is_stale(self) -> bool:
-        return read_number(self._usage) > self._residue
+        # What is freed late may have gone by now.
+        return self._usage_seen > self._residue and read_number(self._usage) > self._residue
 
     def prepare(self, limits: Limits) -> None:
         if limits.swap and not self.holds_swap(limits):
@@ -102,22 +114,20 @@ class MemoryV1:
         both = None if limits.swap is None else _above(limits.memory, limits.swap)
         if (limits.memory, both) != self._set:
             self._set_limits(limits.memory, both)
-        write(self._peak, b"0")
-        write(self._failures, b"0")
-        self._oom_kills = self._read_oom_kills()
 
-    def measure(self) -> MemoryFigures:
-        kills = self._read_oom_kills()
+    def begin(self, texts: Sequence[bytes]) -> None:
+        if texts[1] != self._oom_text:  # it seldom is
+            self._oom_text = texts[1]
+            self._oom_kills = fields(texts[1]).get(b"oom_kill")  # Linux 4.13
+        self._usage_seen = int(texts[3])
+
+    def measure(self, texts: Sequence[bytes]) -> MemoryFigures:
+        before = self._oom_kills
+        self.begin(texts)
+        kills = None if self._oom_kills is None or before is None else self._oom_kills - before
         return MemoryFigures(
-            peak_bytes=read_number(self._peak),
-            oom_kills=None
-            if kills is None or self._oom_kills is None
-            else kills - self._oom_kills,
-            limit_hits=read_number(self._failures),
+            peak_bytes=int(texts[0]), oom_kills=kills, limit_hits=int(texts[2])
         )
-
-    def _read_oom_kills(self) -> int | None:
-        return read_fields(self._oom).get(b"oom_kill")  # Linux 4.13
 
     def _set_limits(self, memory: int | None, both: int | None) -> None:
         """Set both limits, in the order that keeps memsw the larger, as the kernel demands."""
@@ -170,6 +180,12 @@ class MemoryV2:
         if resets:
             self._peak = directory.open("memory.peak", os.O_RDWR)
         self._peak_only_rises = self._peak is not None and not resets
+        self.resets: tuple[int, ...] = (
+            (self._peak,) if resets and self._peak is not None else ()
+        )
+        self.files: tuple[int, ...] = (self._current, self._events)
+        if self._peak is not None:
+            self.files += (self._peak,)
         group_kill = directory.open_if_present("memory.oom.group", os.O_WRONLY)  # Linux 4.19
         if group_kill is not None:
             write(group_kill, b"1")
@@ -177,7 +193,9 @@ class MemoryV2:
         self._limit_bytes: int | None = None
         self._swap_bytes: int | None = None
         self._used = False
-        self._start = (0, 0)
+        self._current_seen = 0
+        self._events_text = b""
+        self._events_seen = (0, 0)
 
     def holds_swap(self, limits: Limits) -> bool:
         return self.limits_swap and limits.swap is not None
@@ -185,7 +203,8 @@ class MemoryV2:
     def is_stale(self) -> bool:
         if self._used and (self._peak_only_rises or self._swap_bytes != 0):
             return True
-        return read_number(self._current) > self._residue
+        # What is freed late may have gone by now.
+        return self._current_seen > self._residue and read_number(self._current) > self._residue
 
     def prepare(self, limits: Limits) -> None:
         self._used = True
@@ -194,17 +213,27 @@ class MemoryV2:
         if limits.memory != self._limit_bytes:
             write(self._max, b"max" if limits.memory is None else b"%d" % limits.memory)
             self._limit_bytes = limits.memory
-        if self._peak is not None and not self._peak_only_rises:
-            write(self._peak, b"0")
-        self._start = self._read_events()
 
-    def measure(self) -> MemoryFigures:
-        kills, hits = self._read_events()
+    def begin(self, texts: Sequence[bytes]) -> None:
+        self._current_seen = int(texts[0])
+        if texts[1] != self._events_text:  # it seldom is
+            self._events_text = texts[1]
+            found = fields(texts[1])
+            self._events_seen = found[b"oom_kill"], found[b"max"]
+
+    def measure(self, texts: Sequence[bytes]) -> MemoryFigures:
+        kills, hits = self._events_seen
+        self.begin(texts)
+        peaks = [int(text) for text in texts[2:]]
+        peak = None if self._peak is None else peaks.pop(0)
+        swapped = peaks[0] if peaks else None
+        if self._swap_bytes == 0 and self.limits_swap:
+            swapped = 0
         return MemoryFigures(
-            peak_bytes=None if self._peak is None else read_number(self._peak),
-            oom_kills=kills - self._start[0],
-            limit_hits=hits - self._start[1],
-            swap_bytes=self._read_swap_peak(),
+            peak_bytes=peak,
+            oom_kills=self._events_seen[0] - kills,
+            limit_hits=self._events_seen[1] - hits,
+            swap_bytes=swapped,
         )
 
     def _set_swap(self, limit: int | None) -> None:
@@ -215,14 +244,6 @@ class MemoryV2:
             raise HostError(message, _SWAP_ACCOUNT)
         if limit != 0 and self._swap_peak is None:
             self._swap_peak = self._directory.open_if_present("memory.swap.peak")
+            if self._swap_peak is not None:
+                self.files += (self._swap_peak,)
         self._swap_bytes = limit
-
-    def _read_swap_peak(self) -> int | None:
-        if self._swap_bytes == 0 and self.limits_swap:
-            return 0
-        return None if self._swap_peak is None else read_number(self._swap_peak)
-
-    def _read_events(self) -> tuple[int, int]:
-        """Give the processes killed, and how often the usage was about to pass memory.max."""
-        fields = read_fields(self._events)
-        return fields[b"oom_kill"], fields[b"max"]

@@ -6,19 +6,19 @@ held more than one process at a time is replaced before the next run.
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from runner.cgroup.files import read_fields, read_number, write
+from runner.cgroup.files import fields, write
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runner.cgroup.files import Directory
     from runner.config import Limits
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ProcessCounts:
+class ProcessCounts(NamedTuple):
     """Peak number of tasks, and forks refused by our limit; None where the kernel is silent."""
 
     peak: int | None
@@ -33,26 +33,35 @@ class PidsMeter:
         self._max = directory.open("pids.max", os.O_WRONLY)
         self._events = directory.open_if_present("pids.events")
         self._peak = directory.open_if_present("pids.peak")
+        self.files = tuple(fd for fd in (self._peak, self._events) if fd is not None)
         self._limit: int | None = None
         self._hits = 0
+        self._events_text = b""
+        self._peak_seen = 0
 
     def is_stale(self) -> bool:
         """Tell whether the peak is one of an earlier run."""
-        return self._peak is not None and read_number(self._peak) > 1
+        return self._peak_seen > 1
 
     def prepare(self, limits: Limits) -> None:
-        """Set the limit, and take the baseline."""
+        """Set the limit."""
         if limits.processes != self._limit:
             write(self._max, b"max" if limits.processes is None else b"%d" % limits.processes)
             self._limit = limits.processes
-        self._hits = self._read_hits()
 
-    def measure(self) -> ProcessCounts:
-        """Give the figures since `prepare`."""
+    def begin(self, texts: Sequence[bytes]) -> None:
+        """Take the baseline, from what `files` hold."""
+        if self._peak is not None:
+            self._peak_seen = int(texts[0])
+        if self._events is not None and texts[-1] != self._events_text:  # it seldom is
+            self._events_text = texts[-1]
+            self._hits = fields(texts[-1])[b"max"]
+
+    def measure(self, texts: Sequence[bytes]) -> ProcessCounts:
+        """Give the figures since `begin`, and begin anew."""
+        hits = self._hits
+        self.begin(texts)
         return ProcessCounts(
-            peak=None if self._peak is None else read_number(self._peak),
-            limit_hits=None if self._events is None else self._read_hits() - self._hits,
+            peak=None if self._peak is None else self._peak_seen,
+            limit_hits=None if self._events is None else self._hits - hits,
         )
-
-    def _read_hits(self) -> int:
-        return 0 if self._events is None else read_fields(self._events)[b"max"]

@@ -291,6 +291,7 @@ void box_end(struct box *box)
     close_fd(&box->init_socket);
     close_fd(&box->proc);
     close_fd(&box->context.host_proc);
+    kept_release(&box->kept);
     plan_free(&box->plan);
     frame_release(&box->frame);
     box->init_pid = -1;

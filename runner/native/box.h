@@ -2,6 +2,7 @@
 #pragma once
 
 #include "control.h"
+#include "kept.h"
 #include "steps.h"
 
 #include <sys/types.h>
@@ -21,6 +22,8 @@ struct box {
     int proc;             /* the sandbox's /proc, or -1 */
     int grader;           /* pidfd of the process that started us, or -1; not the box's own */
     struct wire_reply damage;
+    struct kept kept;
+    struct readings readings; /* of the last run */
 };
 
 /* Handle a START. Returns 0, or -1 with *reply saying what failed; all of it is undone then. */

@@ -70,11 +70,11 @@ static int frame_check(struct frame *frame, size_t inline_bytes)
 
 int frame_receive(int control, struct frame *frame)
 {
-    frame->fd_count = 0;
+    frame->fd_count = frame->lent = 0;
     frame->mapped = false;
     struct iovec parts[2] = {{&frame->request, sizeof frame->request},
                              {frame->bytes, sizeof frame->bytes}};
-    _Alignas(struct cmsghdr) char ancillary[CMSG_SPACE(sizeof frame->fds)];
+    _Alignas(struct cmsghdr) char ancillary[CMSG_SPACE(WIRE_FDS_MAX * sizeof(int))];
     struct msghdr message = {
         .msg_iov = parts,
         .msg_iovlen = 2,
@@ -101,9 +101,9 @@ int frame_receive(int control, struct frame *frame)
 
 void frame_release(struct frame *frame)
 {
-    for (unsigned i = 0; i < frame->fd_count; i++)
+    for (unsigned i = 0; i < frame->fd_count - frame->lent; i++)
         close_fd(&frame->fds[i]);
-    frame->fd_count = 0;
+    frame->fd_count = frame->lent = 0;
     if (frame->mapped)
         (void)munmap((void *)(uintptr_t)frame->plan, frame->request.plan_bytes);
     frame->mapped = false;
@@ -114,7 +114,7 @@ void frame_move(struct frame *to, struct frame *from)
     memcpy(to, from, sizeof *to);
     if (!to->mapped)
         to->plan = to->bytes;
-    from->fd_count = 0;
+    from->fd_count = from->lent = 0;
     from->mapped = false;
 }
 
@@ -132,11 +132,14 @@ struct wire_reply reply_make(enum reply_kind kind, uint64_t run_id)
     };
 }
 
-int reply_send(int control, const struct wire_reply *reply)
+int reply_send(int control, const struct wire_reply *reply, const void *tail, size_t size)
 {
+    struct iovec parts[2] = {{(void *)(uintptr_t)reply, sizeof *reply},
+                             {(void *)(uintptr_t)tail, size}};
+    const struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
     ssize_t sent;
     do
-        sent = send(control, reply, sizeof *reply, MSG_NOSIGNAL);
+        sent = sendmsg(control, &message, MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
     return sent < 0 ? -errno : 0;
 }

@@ -3,13 +3,14 @@
 
 #include "plan.h"
 
-enum { CONTROL_FD = 3 };
+enum { CONTROL_FD = 3, FRAME_FDS_MAX = WIRE_FDS_MAX + 64 };
 
 struct frame {
     struct wire_request request;
     const uint8_t *plan; /* plan_bytes of the request; in `bytes` or mapped */
     unsigned fd_count;
-    int fds[WIRE_FDS_MAX];
+    unsigned lent; /* so many of them, the last, are not its own (kept.c) */
+    int fds[FRAME_FDS_MAX];
     bool mapped;
     uint8_t bytes[WIRE_FRAME_MAX];
 };
@@ -25,5 +26,5 @@ void frame_move(struct frame *to, struct frame *from);
 
 struct wire_reply reply_make(enum reply_kind kind, uint64_t run_id);
 
-/* Returns 0 or -errno. */
-int reply_send(int control, const struct wire_reply *reply);
+/* Send it, and `tail` after it. Returns 0 or -errno. */
+int reply_send(int control, const struct wire_reply *reply, const void *tail, size_t size);

@@ -137,7 +137,10 @@ static int serve(struct frame *frame, struct report *report)
         ran = true;
     } else if (frame->request.kind == REQUEST_KILL)
         return 0; /* it came too late: the run has ended by itself */
-    if (reply_send(CONTROL_FD, &reply) < 0)
+    else if (frame->request.kind == REQUEST_KEEP && kept_take(&box.kept, frame) == 0)
+        return 0;
+    bool measured = ran && reply.kind == REPLY_EXITED;
+    if (reply_send(CONTROL_FD, &reply, box.readings.text, measured ? box.readings.size : 0) < 0)
         return -1;
     if (ran && result == 0)
         box_clean(&box); /* while the grader reads the reply */

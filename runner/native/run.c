@@ -129,7 +129,7 @@ static int launch(struct watch *watch, const struct frame *frame, const struct p
                   bool borrow, struct report *report, struct wire_reply *reply)
 {
     int sync[2] = {-1, -1}, notify[2] = {-1, -1}, ends[2] = {-1, -1};
-    int fds[WIRE_FDS_MAX]; /* its own, for it moves them */
+    int fds[FRAME_FDS_MAX]; /* its own, for it moves them */
     int error = capture_open(&watch->capture, frame, ends);
     if (error == 0 && meets_keeper(plan) &&
         socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) < 0)
@@ -273,11 +273,19 @@ static int run_once(struct box *box, const struct frame *frame, const struct pla
     int gone = 0;
     *reply = reply_make(REPLY_EXITED, frame->request.run_id);
     memset(report, 0, sizeof *report);
+    int error = kept_begin(&box->kept, &box->readings);
+    if (error < 0) {
+        reply_failure(reply, LOCATION_CGROUP, -error);
+        return 0;
+    }
     watch_init(&watch, box, frame, control, report);
     watch.heard = heard;
     if (launch(&watch, frame, plan, *borrow, report, reply) == 0) {
         gone = watch_program(&watch);
         finish(&watch, box);
+        error = kept_end(&box->kept, &box->readings);
+        if (error < 0)
+            watch_fail(&watch, LOCATION_CGROUP, error);
         conclude(reply, &watch, plan, report);
         *borrow = *borrow && !overdue(&watch);
     }
@@ -328,7 +336,8 @@ int run_program(struct box *box, struct frame *frame, int control, struct report
     const struct timespec pause = timespec_of(MS_NS);
     struct plan plan;
     *reply = reply_make(REPLY_REFUSED, frame->request.run_id);
-    if (plan_decode(&plan, frame->plan, frame->request.plan_bytes, frame->fd_count,
+    if (kept_lend(&box->kept, frame) < 0 ||
+        plan_decode(&plan, frame->plan, frame->request.plan_bytes, frame->fd_count,
                     &reply->step) < 0)
         return 0;
     int gone = 0;

@@ -155,7 +155,7 @@ static void tell(struct watch *watch, enum reply_kind kind)
 {
     struct wire_reply reply = reply_make(kind, watch->run_id);
     reply.pid = watch->program;
-    if (reply_send(watch->control, &reply) < 0)
+    if (reply_send(watch->control, &reply, NULL, 0) < 0)
         grader_gone(watch);
 }
 

@@ -235,7 +235,16 @@ struct wire_watch {
     int32_t cpus;     /* the tree uses at most so many at a time */
 };
 
-enum request_kind { REQUEST_START = 1, REQUEST_RUN = 2, REQUEST_KILL = 3, REQUEST_SYNC = 4 };
+enum request_kind {
+    REQUEST_START = 1,
+    REQUEST_RUN = 2,
+    REQUEST_KILL = 3,
+    REQUEST_SYNC = 4,
+    REQUEST_KEEP = 5, /* fds that follow those of each RUN; a byte of kept_use for each */
+};
+
+/* What is done with a kept fd in each run. */
+enum kept_use { KEPT_RESET = 1, KEPT_READ_BEFORE = 2, KEPT_READ_AFTER = 4 };
 
 enum {
     REQUEST_PLAN_IN_FD = 1,  /* the plan is the first fd, a sealed memfd */
@@ -295,7 +304,10 @@ struct wire_violation {
     uint64_t args[6];
 };
 
-/* Times in ns, sizes in bytes; -1 is "not measured". */
+/*
+ * Times in ns, sizes in bytes; -1 is "not measured". EXITED is followed by what the kept
+ * files said, first before the run and then after it, each ended by a NUL.
+ */
 struct wire_reply {
     uint32_t magic;
     uint16_t version;

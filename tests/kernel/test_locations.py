@@ -37,7 +37,7 @@ from runner import (
     plan,
     wire,
 )
-from runner.errors import Detail
+from runner.errors import Detail, ProtocolError
 from runner.plan import Op, Phase, Step
 
 At = ErrorLocation
@@ -345,6 +345,66 @@ def test_cgroup_that_cannot_be_entered_is_reported_with_its_index() -> None:
             keeper.receive(steps)
     error = caught.value
     assert (error.location, error.errno, error.index) == (At.CGROUP, errno.ENOSPC, 1)
+
+
+def run_with_kept(fds: list[int], uses: list[wire.KeptUse]) -> wire.Reply:
+    """Run `true` twice, the same kept fds with both; give the second reply."""
+    config = Runner(args=["/bin/true"])
+    steps = plan.program(config, candidates=[b"/bin/true"], files=[-1])
+    with contextlib.closing(keeper_with([NOTHING])) as keeper:
+        keeper.send_kept(fds, bytes(uses))
+        for _ in range(2):
+            keeper.send_run(wire.encode_plan(steps), fds=[], watch=wire.NO_WATCH, flags=0)
+            reply = keeper.receive(steps)
+    return reply
+
+
+def test_kept_files_are_reset_and_read_in_each_run_as_was_said(tmp_path: Path) -> None:
+    reset, unused = (os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in "ab")
+    for fd in (reset, unused):
+        os.write(fd, b"7\n")
+    use = wire.KeptUse
+    reply = run_with_kept(
+        [reset, unused, unused, reset],
+        [use.READ_BEFORE | use.READ_AFTER, use(0), use.READ_AFTER, use.RESET],
+    )
+    os.close(reset)
+    os.close(unused)
+    assert reply.readings == (b"0\n", b"0\n", b"7\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "use", "error"),
+    [
+        (os.O_RDONLY, wire.KeptUse.RESET, errno.EBADF),
+        (os.O_WRONLY, wire.KeptUse.READ_BEFORE, errno.EBADF),
+        (os.O_WRONLY, wire.KeptUse.READ_AFTER, errno.EBADF),
+    ],
+)
+def test_kept_file_that_cannot_be_used_fails_the_run_as_cgroup(
+    flags: int, use: wire.KeptUse, error: int
+) -> None:
+    """A figure that was not started anew, or not read, would be a wrong one."""
+    null = os.open("/dev/null", flags)
+    with pytest.raises(ChildError) as caught:
+        run_with_kept([null], [use])
+    os.close(null)
+    assert (caught.value.location, caught.value.errno) == (At.CGROUP, error)
+
+
+def test_kept_file_that_is_longer_than_there_is_room_fails_the_run() -> None:
+    zero = os.open("/dev/zero", os.O_RDONLY)
+    with pytest.raises(ChildError) as caught:
+        run_with_kept([zero], [wire.KeptUse.READ_AFTER])
+    os.close(zero)
+    assert (caught.value.location, caught.value.errno) == (At.CGROUP, errno.EFBIG)
+
+
+def test_kept_fds_that_are_not_as_many_as_their_uses_are_refused() -> None:
+    with contextlib.closing(keeper_with([NOTHING])) as keeper:
+        keeper.send_kept([], b"\1")
+        with pytest.raises(ProtocolError, match="its header"):
+            keeper.receive([])
 
 
 def test_place_that_cannot_be_made_fresh_is_reported_as_clean() -> None:

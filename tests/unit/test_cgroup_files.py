@@ -10,7 +10,7 @@ import pytest
 
 from runner.cgroup import owner
 from runner.cgroup.cpu import CpuacctMeter, CpuStatMeter, CpuTimes
-from runner.cgroup.files import Directory, read_fields, read_number
+from runner.cgroup.files import Directory, read, read_fields, read_number
 from runner.cgroup.memory import MemoryFigures, MemoryV1, MemoryV2
 from runner.cgroup.pids import PidsMeter, ProcessCounts
 from runner.config import Limits
@@ -30,6 +30,15 @@ def group(tmp_path: Path) -> Iterator[Directory]:
     directory = Directory(str(tmp_path))
     yield directory
     directory.close()
+
+
+def texts(meter: PidsMeter | MemoryV1 | MemoryV2) -> list[bytes]:
+    return [read(fd) for fd in meter.files]
+
+
+def begin(meter: PidsMeter | MemoryV1 | MemoryV2, limits: Limits) -> None:
+    meter.prepare(limits)
+    meter.begin(texts(meter))
 
 
 def fill(path: Path, **files: str) -> None:
@@ -72,19 +81,19 @@ def test_directory_when_closed_twice_closes_its_files_once(tmp_path: Path) -> No
 def test_cpuacct_gives_the_difference_and_no_split(tmp_path: Path, group: Directory) -> None:
     fill(tmp_path, cpuacct__usage="500\n")
     meter = CpuacctMeter(group)
-    meter.prepare()
+    meter.begin(read(meter.fd))
     fill(tmp_path, cpuacct__usage="1700\n")
     assert meter.start_ns == 500
-    assert meter.measure() == CpuTimes(1200, None, None)
+    assert meter.measure(read(meter.fd)) == CpuTimes(1200, None, None)
 
 
 def test_cpu_stat_gives_the_differences_in_ns(tmp_path: Path, group: Directory) -> None:
     fill(tmp_path, cpu__stat="usage_usec 10\nuser_usec 6\nsystem_usec 4\nnr_periods 0\n")
     meter = CpuStatMeter(group)
-    meter.prepare()
+    meter.begin(read(meter.fd))
     fill(tmp_path, cpu__stat="usage_usec 110\nuser_usec 96\nsystem_usec 14\nnr_periods 0\n")
     assert meter.start_ns == 10_000
-    assert meter.measure() == CpuTimes(100_000, 90_000, 10_000)
+    assert meter.measure(read(meter.fd)) == CpuTimes(100_000, 90_000, 10_000)
 
 
 def test_pids_without_peak_and_events_gives_none_for_both(
@@ -92,9 +101,9 @@ def test_pids_without_peak_and_events_gives_none_for_both(
 ) -> None:
     fill(tmp_path, pids__current="0\n", pids__max="max\n")
     meter = PidsMeter(group)
-    meter.prepare(Limits(processes=7))
+    begin(meter, Limits(processes=7))
     assert (tmp_path / "pids.max").read_text() == "7ax\n"  # a file of the kernel takes it whole
-    assert meter.measure() == ProcessCounts(peak=None, limit_hits=None)
+    assert meter.measure(texts(meter)) == ProcessCounts(peak=None, limit_hits=None)
     assert not meter.is_stale()
 
 
@@ -103,11 +112,11 @@ def test_pids_when_the_limit_is_the_same_does_not_write_again(
 ) -> None:
     fill(tmp_path, pids__current="0\n", pids__max="", pids__events="max 3\n", pids__peak="1\n")
     meter = PidsMeter(group)
-    meter.prepare(Limits(processes=7))
+    begin(meter, Limits(processes=7))
     fill(tmp_path, pids__max="", pids__events="max 5\n", pids__peak="7\n")
-    assert meter.measure() == ProcessCounts(peak=7, limit_hits=2)
+    assert meter.measure(texts(meter)) == ProcessCounts(peak=7, limit_hits=2)
     assert meter.is_stale()
-    meter.prepare(Limits(processes=7))
+    begin(meter, Limits(processes=7))
     assert (tmp_path / "pids.max").read_text() == ""
 
 
@@ -119,9 +128,11 @@ def v1_files(path: Path, **files: str) -> None:
 def test_memory_v1_without_oom_kill_count_gives_none(tmp_path: Path, group: Directory) -> None:
     v1_files(tmp_path, memory__oom_control="oom_kill_disable 0\nunder_oom 0\n")
     meter = MemoryV1(group, residue=RESIDUE)
-    meter.prepare(Limits(memory=4096))
+    begin(meter, Limits(memory=4096))
     fill(tmp_path, memory__max_usage_in_bytes="4096\n", memory__failcnt="2\n")
-    assert meter.measure() == MemoryFigures(peak_bytes=4096, oom_kills=None, limit_hits=2)
+    assert meter.measure(texts(meter)) == MemoryFigures(
+        peak_bytes=4096, oom_kills=None, limit_hits=2
+    )
 
 
 def test_memory_v1_when_more_than_the_residue_is_charged_is_stale(
@@ -130,9 +141,13 @@ def test_memory_v1_when_more_than_the_residue_is_charged_is_stale(
     v1_files(tmp_path, memory__oom_control="oom_kill 0\n")
     meter = MemoryV1(group, residue=RESIDUE)
     fill(tmp_path, memory__usage_in_bytes=f"{RESIDUE}\n")
+    begin(meter, Limits())
     assert not meter.is_stale()
     fill(tmp_path, memory__usage_in_bytes=f"{RESIDUE + 1}\n")
+    meter.measure(texts(meter))
     assert meter.is_stale()
+    fill(tmp_path, memory__usage_in_bytes="0\n")  # freed meanwhile
+    assert not meter.is_stale()
 
 
 def v2_files(path: Path, **files: str) -> None:
@@ -146,9 +161,9 @@ def test_memory_v2_before_peak_gives_none_and_uses_its_group_again(
 ) -> None:
     v2_files(tmp_path)
     meter = MemoryV2(group, residue=RESIDUE)
-    meter.prepare(Limits(memory=4096))
+    begin(meter, Limits(memory=4096))
     fill(tmp_path, memory__events="low 0\nhigh 0\nmax 9\noom 1\noom_kill 2\n")
-    assert meter.measure() == MemoryFigures(None, oom_kills=2, limit_hits=9)
+    assert meter.measure(texts(meter)) == MemoryFigures(None, oom_kills=2, limit_hits=9)
     assert not meter.is_stale()
 
 
@@ -159,8 +174,9 @@ def test_memory_v2_with_a_peak_that_only_rises_is_stale_once_used(
     (tmp_path / "memory.peak").chmod(0o444)
     meter = MemoryV2(group, residue=RESIDUE)
     assert not meter.is_stale()
-    meter.prepare(Limits())
-    assert meter.measure().peak_bytes == 700
+    begin(meter, Limits())
+    assert meter.measure(texts(meter)).peak_bytes == 700
+    assert meter.resets == ()
     assert meter.is_stale()
 
 
@@ -169,8 +185,11 @@ def test_memory_v2_with_a_peak_that_resets_is_used_again(
 ) -> None:
     v2_files(tmp_path, memory__peak="7")
     meter = MemoryV2(group, residue=RESIDUE)
-    meter.prepare(Limits())
-    assert meter.measure().peak_bytes == 0
+    begin(meter, Limits())
+    assert [os.readlink(f"/proc/self/fd/{fd}") for fd in meter.resets] == [
+        str(tmp_path / "memory.peak")
+    ]
+    assert meter.measure(texts(meter)).peak_bytes == 7
     assert not meter.is_stale()
 
 
@@ -180,12 +199,12 @@ def test_memory_v2_turns_swap_off_with_a_limit_on_memory_or_without(
     v2_files(tmp_path, memory__swap__max="", memory__oom__group="0")
     meter = MemoryV2(group, residue=RESIDUE)
     assert (tmp_path / "memory.oom.group").read_text() == "1"
-    meter.prepare(Limits())
+    begin(meter, Limits())
     assert (tmp_path / "memory.swap.max").read_text() == "0"
     assert meter.holds_swap(Limits())
-    meter.prepare(Limits(memory=4096))
+    begin(meter, Limits(memory=4096))
     assert (tmp_path / "memory.max").read_text() == "4096"
-    assert meter.measure().swap_bytes == 0
+    assert meter.measure(texts(meter)).swap_bytes == 0
     assert not meter.is_stale()
 
 
@@ -194,9 +213,9 @@ def test_memory_v2_that_may_swap_is_used_once_and_gives_the_peak(
 ) -> None:
     v2_files(tmp_path, memory__swap__max="", memory__swap__peak="77\n")
     meter = MemoryV2(group, residue=RESIDUE)
-    meter.prepare(Limits(memory=4096, swap=8192))
+    begin(meter, Limits(memory=4096, swap=8192))
     assert (tmp_path / "memory.swap.max").read_text() == "8192"
-    assert meter.measure().swap_bytes == 77
+    assert meter.measure(texts(meter)).swap_bytes == 77
     assert meter.is_stale()
 
 
@@ -205,11 +224,11 @@ def test_memory_v2_without_a_swap_file_refuses_only_a_limit_that_is_asked_for(
 ) -> None:
     v2_files(tmp_path)
     meter = MemoryV2(group, residue=RESIDUE)
-    meter.prepare(Limits())
+    begin(meter, Limits())
     assert not meter.holds_swap(Limits())
-    assert meter.measure().swap_bytes is None
+    assert meter.measure(texts(meter)).swap_bytes is None
     with pytest.raises(HostError) as caught:
-        meter.prepare(Limits(swap=1))
+        begin(meter, Limits(swap=1))
     assert caught.value.missing == "this kernel's cgroups have no memory.swap.max"
 
 
@@ -221,7 +240,7 @@ def test_memory_v1_limits_swap_by_the_sum_at_least_a_batch_above(
 ) -> None:
     v1_files(tmp_path, memory__oom_control="oom_kill 0\n", memory__memsw__limit_in_bytes="")
     meter = MemoryV1(group, residue=RESIDUE)
-    meter.prepare(Limits(memory=4096, swap=swap))
+    begin(meter, Limits(memory=4096, swap=swap))
     text = (tmp_path / "memory.memsw.limit_in_bytes").read_text()
     assert text == str(both)
     assert meter.holds_swap(Limits(memory=4096, swap=swap)) == (swap is not None)
@@ -240,10 +259,10 @@ def test_memory_v1_refuses_a_swap_limit_that_it_cannot_hold(
     files = {"memory__memsw__limit_in_bytes": ""} if accounts else {}
     v1_files(tmp_path, memory__oom_control="oom_kill 0\n", **files)
     meter = MemoryV1(group, residue=RESIDUE)
-    meter.prepare(Limits())
+    begin(meter, Limits())
     assert not meter.holds_swap(Limits())
     with pytest.raises(HostError) as caught:
-        meter.prepare(Limits(swap=MiB, memory=None if accounts else MiB))
+        begin(meter, Limits(swap=MiB, memory=None if accounts else MiB))
     assert caught.value.missing == "cgroup v1 limits swap only together with memory"
     assert caught.value.hint == remedy
 

@@ -201,7 +201,16 @@ def test_request_without_a_watch_limits_nothing_and_names_no_fd() -> None:
 
 def test_reply_of_the_helper_is_decoded_field_by_field(dump: Dump) -> None:
     reply = wire.decode_reply(dump("reply").stdout)
-    assert tuple(reply) == tuple(range(1, len(wire.Reply._fields) + 1))
+    assert tuple(reply[:-1]) == tuple(range(1, len(wire.Reply._fields)))
+    assert reply.readings == ()
+
+
+def test_readings_after_a_reply_are_texts_ended_by_nul(reply: bytes) -> None:
+    assert wire.decode_reply(reply + b"12\n\0\0max 3\n\0").readings == (
+        b"12\n",
+        b"",
+        b"max 3\n",
+    )
 
 
 @pytest.fixture
@@ -211,7 +220,7 @@ def reply(dump: Dump) -> bytes:
 
 @pytest.mark.parametrize("change", [-wire.REPLY_SIZE, -1, 1], ids=["nothing", "short", "long"])
 def test_reply_of_another_size_is_refused(reply: bytes, change: int) -> None:
-    frame = (reply + b"\0")[: len(reply) + change]
+    frame = (reply + b"7")[: len(reply) + change]  # no reading either, which a NUL would end
     with pytest.raises(ProtocolError) as caught:
         wire.decode_reply(frame)
     assert str(caught.value) == (

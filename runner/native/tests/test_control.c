@@ -284,7 +284,7 @@ static int receive_with_few_fds(const void *argument)
 
 static void test_end(void)
 {
-    check(reply_send(control[KEEPER], &(struct wire_reply){.kind = REPLY_EXITED}) == 0,
+    check(reply_send(control[KEEPER], &(struct wire_reply){.kind = REPLY_EXITED}, NULL, 0) == 0,
           "reply: is sent");
     struct wire_reply reply;
     check(recv(control[GRADER], &reply, sizeof reply, MSG_TRUNC) == sizeof reply &&
@@ -292,7 +292,8 @@ static void test_end(void)
           "reply: arrives as one message");
     (void)close(control[GRADER]);
     check(receives(0), "end: a closed socket is the end");
-    check(reply_send(control[KEEPER], &reply) == -EPIPE, "end: a reply is EPIPE, no signal");
+    check(reply_send(control[KEEPER], &reply, NULL, 0) == -EPIPE,
+          "end: a reply is EPIPE, no signal");
     check(frame_receive(-1, &frame) == -EBADF, "end: a failing recvmsg is its errno");
 }
 
