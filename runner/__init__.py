@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Network,
         Rlimit,
         Runner,
+        Supervision,
         TimeOffsets,
         User,
         Where,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "config": "ADDR_NO_RANDOMIZE ALL_NAMESPACES RLIM_INFINITY Capabilities Credential "
     "DeviceAccess Hook IdMap IoLimit Join Landlock Limits Mount Namespace Network Rlimit "
-    "Runner TimeOffsets User Where",
+    "Runner Supervision TimeOffsets User Where",
     "errors": "ChildError ConfigError ErrorLocation HostError ProtocolError SandboxError",
     "process": "Process start",
     "result": "Result Status Violation",
@@ -96,6 +97,7 @@ __all__ = [
     "Sandbox",
     "SandboxError",
     "Status",
+    "Supervision",
     "TimeOffsets",
     "User",
     "Violation",

@@ -102,6 +102,7 @@ class Box:
         self._require = config.require
         self._extras = _of_a_program(config.extras)
         self._ruleset = resolve.ruleset(self._extras.get("landlock"))
+        self._rules = resolve.rules(self._extras.get("supervision"))
         self._requests: dict[tuple[object, ...], _Request] = {}
         self._disk: tuple[int | None, int | None] = (None, None)
         self._kept: Files | None = None
@@ -227,6 +228,7 @@ class Box:
             cgroups=range(streams.COUNT, streams.COUNT + placements),
             ruleset=self._ruleset,
             tell_kills=True,
+            rules=self._rules,
         )
         if ready:
             steps = [*self._ready(program.limits), *steps]
@@ -325,7 +327,7 @@ def _runner(config: BoxConfig, host: Host, keeper: int) -> tuple[Runner, idmap.I
 # Of the extras, what is set once; all else is set in each program.
 _OF_THE_BOX: Final = frozenset({"time_offsets", "sysctls", "loopback", "hooks", "domain_name"})
 # Set in each program, and prepared for once.
-_OF_BOTH: Final = frozenset({"oom_score_adj"})
+_OF_BOTH: Final = frozenset({"oom_score_adj", "supervision"})
 
 
 def _of_a_program(extras: Mapping[str, Any]) -> dict[str, Any]:

@@ -191,6 +191,7 @@ def _start_program(keeper: Keeper, runner: Runner, path: str | None) -> Process:
         files=files,
         exec_file=exec_file,
         ruleset=resolve.ruleset(runner.landlock),
+        rules=resolve.rules(runner.supervision),
     )
     run_id = keeper.send_run(
         wire.encode_plan(steps), fds=fds, watch=wire.NO_WATCH, flags=wire.NOTIFY_EXEC

@@ -20,9 +20,10 @@ from runner.plan import HookFiles
 if TYPE_CHECKING:
     import contextlib
 
-    from runner.config import Hook, Join, Landlock, Runner
+    from runner.config import Hook, Join, Landlock, Runner, Supervision
     from runner.host import Host
     from runner.landlock import Ruleset
+    from runner.supervision import Rules
 
 _NS_GET_NSTYPE: Final = 0xB703  # ioctl_ns(2), Linux 4.11
 
@@ -118,6 +119,20 @@ def ruleset(wanted: Landlock | None) -> Ruleset | None:
     from runner.doctor import probes
 
     return landlock.ruleset(wanted, probes.landlock()[0])
+
+
+def rules(wanted: Supervision | None) -> Rules | None:
+    """Give what a supervision is for this machine's calls.
+
+    Raises ConfigError for a call that there is not, HostError without the tables of calls.
+    """
+    if wanted is None:
+        return None
+    from runner import seccomp, supervision
+    from runner.seccomp import syscalls
+
+    arch = seccomp.native(None)
+    return supervision.rules(wanted, syscalls.numbers(arch), syscalls.AUDIT_ARCHS[arch])
 
 
 def _check_credential(runner: Runner) -> None:

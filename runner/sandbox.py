@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from runner.config import Hook, Landlock, Mount, TimeOffsets, User
+    from runner.config import Hook, Landlock, Mount, Supervision, TimeOffsets, User
     from runner.result import Result
 
 CAPTURE: Final = streams.CAPTURE
@@ -44,6 +44,7 @@ class Extras(TypedDict, total=False):
     cpus: Collection[int]
     personality: int
     landlock: Landlock
+    supervision: Supervision
     time_offsets: TimeOffsets
     sysctls: Mapping[str, str]
     loopback: bool

@@ -15,7 +15,7 @@ from runner.errors import HostError
 
 _FIRST_PAUSE_S: Final = 0.0005
 _LONGEST_PAUSE_S: Final = 0.02
-_LEFTOVER_TIMEOUT_S: Final = 1.0
+_LEFTOVERS_TIMEOUT_S: Final = 0.25  # a start waits for it
 
 
 def remove(parent_fd: int, name: str, *, timeout_s: float = 5.0) -> None:
@@ -37,12 +37,20 @@ def remove(parent_fd: int, name: str, *, timeout_s: float = 5.0) -> None:
 
 
 def remove_leftovers(path: str) -> None:
-    """Remove the groups below `path` of owners that crashed, and nobody else's."""
+    """Remove the groups below `path` of owners that crashed, and nobody else's.
+
+    All are killed before any is waited for, and all together have a moment to end.
+    """
     with contextlib.closing(Directory(path)) as directory:
-        for name in filter(is_leftover, os.listdir(directory.fd)):
-            # Another user's, or still ending: the next to come here, or its owner, removes it.
+        left = list(filter(is_leftover, os.listdir(directory.fd)))
+        for name in left:
+            with contextlib.suppress(OSError):  # another user's
+                _kill_all(directory.fd, name)
+        deadline = time.monotonic() + _LEFTOVERS_TIMEOUT_S
+        for name in left:
+            # What is still ending is removed by the next to come here, or by its owner.
             with contextlib.suppress(OSError, HostError):
-                remove(directory.fd, name, timeout_s=_LEFTOVER_TIMEOUT_S)
+                remove(directory.fd, name, timeout_s=deadline - time.monotonic())
 
 
 def _rmdir(parent_fd: int, name: str) -> bool:

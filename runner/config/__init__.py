@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from runner.config.landlock import Landlock
     from runner.config.named import Join, TimeOffsets, User
     from runner.config.process import CAPABILITIES, Capabilities, Hook, Where
+    from runner.config.supervision import Supervision
 
 # What few configurations have, and each of which takes long to define.
 _MODULES = {
     "devices": "DeviceAccess IoLimit",
     "landlock": "Landlock",
     "named": "Join TimeOffsets User",
+    "supervision": "Supervision",
     "process": "CAPABILITIES Capabilities Hook Where",
 }
 
@@ -57,6 +59,7 @@ __all__ = [
     "Network",
     "Rlimit",
     "Runner",
+    "Supervision",
     "TimeOffsets",
     "User",
     "Where",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from runner.config.landlock import Landlock
     from runner.config.named import Join, TimeOffsets, User
     from runner.config.process import Capabilities, Hook
+    from runner.config.supervision import Supervision
 
 # personality(2): no randomised addresses, so that a program behaves alike each time.
 ADDR_NO_RANDOMIZE: Final = 0x0040000
@@ -80,6 +81,8 @@ class Runner:
     capabilities    the five sets; None leaves them to the kernel's rules
     securebits      SECBIT_* of capabilities(7), with their locks; None leaves them
     landlock        rules for files, ports and scopes; implies no_new_privs
+    supervision     calls that the keeper decides, one by one, and paths that it checks, as the
+                    program's tracer; implies no_new_privs
     seccomp         a BPF program, struct sock_filter[]; loaded last, implies no_new_privs
     no_new_privs    prctl(PR_SET_NO_NEW_PRIVS, 1)
     drop_caps       empty all five capability sets and lock the securebits
@@ -125,6 +128,7 @@ class Runner:
     capabilities: Capabilities | None = None
     securebits: int | None = None
     landlock: Landlock | None = None
+    supervision: Supervision | None = None
     seccomp: bytes = b""
     no_new_privs: bool = False
     drop_caps: bool = False
@@ -165,6 +169,8 @@ class Runner:
         stops = [n for n in ("stop_before_exec", "stop_before_seccomp") if getattr(self, n)]
         if self.sync_func is not None and stops:
             refuse("Runner.sync_func", stops[0], "with a sync_func, it is that which waits")
+        if self.supervision is not None and (self.ptrace or self.stop_before_seccomp):
+            refuse("Runner.supervision", "ptrace", "a process has one tracer: give one of them")
         if self.ptrace and self.stop_before_exec:
             refuse("Runner.ptrace", "stop_before_exec", "ptrace stops it too: give one of them")
 

@@ -26,6 +26,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -228,6 +229,29 @@ static void reap_adopted(struct box *box)
     }
 }
 
+/*
+ * Hear init's answer. What we trace is init's to reap only when we have: it would wait for
+ * us while we wait for it.
+ */
+static int await_answer(struct box *box)
+{
+    const int64_t end = clock_ns(CLOCK_MONOTONIC) + INIT_TIMEOUT_MS * MS_NS;
+    struct signalfd_siginfo signal;
+    struct pollfd fds[2] = {{.fd = box->init_socket, .events = POLLIN},
+                            {.fd = box->children, .events = POLLIN}};
+    if (box->children < 0)
+        return init_listen(box, INIT_TIMEOUT_MS);
+    reap_adopted(box);
+    while (clock_ns(CLOCK_MONOTONIC) < end) {
+        if (poll(fds, 2, INIT_TIMEOUT_MS) > 0 && fds[0].revents)
+            return init_listen(box, 0);
+        while (read(box->children, &signal, sizeof signal) > 0)
+            continue;
+        reap_adopted(box);
+    }
+    return -ETIMEDOUT;
+}
+
 /* Ask once more, and hear all answers. Returns the last, or -errno. */
 static int ask_to_kill(struct box *box)
 {
@@ -236,7 +260,7 @@ static int ask_to_kill(struct box *box)
         return heard;
     box->kills_asked++;
     while (box->kills_asked > 0) {
-        heard = init_listen(box, INIT_TIMEOUT_MS);
+        heard = await_answer(box);
         if (heard < 0)
             return heard;
         box->kills_asked--;

@@ -31,8 +31,12 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
-static struct box box = {
-    .init_pid = -1, .init_pidfd = -1, .init_socket = -1, .proc = -1, .grader = -1};
+static struct box box = {.init_pid = -1,
+                         .init_pidfd = -1,
+                         .init_socket = -1,
+                         .proc = -1,
+                         .children = -1,
+                         .grader = -1};
 
 static void describe(void)
 {

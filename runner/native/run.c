@@ -52,6 +52,8 @@ static int program_main(void *argument)
 {
     struct birth *birth = argument;
     int error = birth->borrows ? arm_overdue_timer() : 0;
+    if (!steps_have(birth->plan, OP_oom_score_adj))
+        close_fd(&birth->context.host_proc); /* what is not used cannot lead out */
     if (error < 0)
         report_failure(birth->context.report, LOCATION_WATCH, -error, -1, -1);
     else
@@ -100,7 +102,7 @@ static bool meets_keeper(const struct plan *plan)
 static bool may_borrow(const struct plan *plan, const struct box *box,
                        const struct filter *heard)
 {
-    return !meets_keeper(plan) && !steps_have(plan, OP_ptrace_me) &&
+    return !meets_keeper(plan) && !steps_have(plan, OP_ptrace_me) && !rules_present(plan) &&
            !box->places.time_namespace && !(heard && listener_delays_exec(heard, plan));
 }
 
@@ -134,6 +136,9 @@ static int launch(struct watch *watch, const struct frame *frame, const struct p
     if (error == 0 && meets_keeper(plan) &&
         socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) < 0)
         error = -errno;
+    if (error == 0 && watch->supervisor)
+        error = supervise_open(watch->supervisor, plan, watch->box->context.host_proc);
+    watch->box->children = watch->supervisor ? watch->supervisor->children : -1;
     if (error == 0 && (frame->request.flags & REQUEST_NOTIFY_EXEC) &&
         pipe2(notify, O_CLOEXEC) < 0)
         error = -errno;
@@ -158,6 +163,8 @@ static int launch(struct watch *watch, const struct frame *frame, const struct p
         watch->traced = steps_have(plan, OP_ptrace_me);
         watch->started_ns = clock_ns(CLOCK_MONOTONIC);
         watch->program = start_process(&birth, &watch->pidfd);
+        if (watch->supervisor)
+            watch->supervisor->program = watch->program;
         watch->born_ns = clock_ns(CLOCK_MONOTONIC) - watch->started_ns;
         if (watch->program < 0)
             reply_failure(reply, LOCATION_CLONE, error = (int)-watch->program);
@@ -269,6 +276,7 @@ static int run_once(struct box *box, const struct frame *frame, const struct pla
                     int control, const struct filter *heard, bool *borrow,
                     struct report *report, struct wire_reply *reply)
 {
+    static struct supervisor supervisor; /* large */
     struct watch watch;
     int gone = 0;
     *reply = reply_make(REPLY_EXITED, frame->request.run_id);
@@ -280,6 +288,8 @@ static int run_once(struct box *box, const struct frame *frame, const struct pla
     }
     watch_init(&watch, box, frame, control, report);
     watch.heard = heard;
+    if (rules_present(plan))
+        watch.supervisor = &supervisor;
     if (launch(&watch, frame, plan, *borrow, report, reply) == 0) {
         gone = watch_program(&watch);
         finish(&watch, box);

@@ -71,6 +71,9 @@ void watch_close(struct watch *watch)
     close_fd(&watch->ends[1]);
     if (watch->heard)
         listener_release(atomic_load(&watch->report->listener));
+    if (watch->supervisor)
+        supervise_close(watch->supervisor);
+    watch->box->children = -1;
     capture_close(&watch->capture);
 }
 
@@ -305,6 +308,18 @@ static void on_notice(struct watch *watch, int events)
         end_for(watch, &notice.call);
 }
 
+/* It, or some of its tree, have stopped for us to decide. */
+static void on_supervised(struct watch *watch)
+{
+    struct call call;
+    struct decision decision;
+    int result = supervise(watch->supervisor, &call, &decision);
+    if (result < 0)
+        watch_fail(watch, LOCATION_WATCH, result);
+    else if (result > 0)
+        end_for(watch, &call);
+}
+
 static bool ready(const struct pollfd *fd)
 {
     return fd->revents != 0;
@@ -312,7 +327,19 @@ static bool ready(const struct pollfd *fd)
 
 int watch_program(struct watch *watch)
 {
-    enum { PROGRAM, CONTROL, GRADER, INIT, SYNC, NOTIFY, LISTENER, STDOUT, STDERR, FDS };
+    enum {
+        PROGRAM,
+        CONTROL,
+        GRADER,
+        INIT,
+        SYNC,
+        NOTIFY,
+        LISTENER,
+        SUPERVISED,
+        STDOUT,
+        STDERR,
+        FDS
+    };
     while (!watch->reaped) {
         int64_t next = limit_check(watch), look = find_listener(watch);
         next = look < next ? look : next;
@@ -327,6 +354,8 @@ int watch_program(struct watch *watch)
             [SYNC] = {.fd = watch->sync, .events = POLLIN},
             [NOTIFY] = {.fd = watch->notify, .events = POLLIN},
             [LISTENER] = {.fd = watch->heard_all ? -1 : watch->listener, .events = POLLIN},
+            [SUPERVISED] = {.fd = watch->supervisor ? watch->supervisor->children : -1,
+                            .events = POLLIN},
             [STDOUT] = {.fd = watch->capture.stream[0].source, .events = POLLIN},
             [STDERR] = {.fd = watch->capture.stream[1].source, .events = POLLIN},
         };
@@ -340,6 +369,8 @@ int watch_program(struct watch *watch)
             on_notify(watch);
         if (ready(&fds[LISTENER]))
             on_notice(watch, fds[LISTENER].revents);
+        if (ready(&fds[SUPERVISED]))
+            on_supervised(watch);
         for (int i = 0; i < 2; i++)
             if (ready(&fds[STDOUT + i]))
                 on_stream(watch, &watch->capture.stream[i]);

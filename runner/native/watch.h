@@ -4,6 +4,7 @@
 #include "box.h"
 #include "capture.h"
 #include "filter.h"
+#include "supervise.h"
 
 #include <sys/resource.h>
 
@@ -30,9 +31,10 @@ struct watch {
     bool aborted; /* the grader's sync callback has said no */
     bool gone;    /* the grader has closed its end */
     bool reaped;
-    bool synchronising; /* the grader's callback runs, or a tracer has it */
-    bool traced;        /* by us, until its exec */
-    int error;          /* -errno of a failure of ours, and where */
+    bool synchronising;            /* the grader's callback runs, or a tracer has it */
+    bool traced;                   /* by us, until its exec */
+    struct supervisor *supervisor; /* who decides its calls, or NULL */
+    int error;                     /* -errno of a failure of ours, and where */
     enum location error_location;
     int status;
     struct rusage usage;

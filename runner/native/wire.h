@@ -93,7 +93,7 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
 /*
  * X(name, payload, strings, fd_args): the operations. Each is one function
  * op_NAME in one of mounts.c, binds.c, paths.c, idmap.c, fresh.c, namespaces.c, hook.c, ids.c,
- * confine.c, landlock.c, fds.c, process.c, sync.c.
+ * confine.c, landlock.c, fds.c, process.c, sync.c, supervise.c, decide.c.
  *   payload  NONE, STRINGS (`strings` of them, 0: any number), BLOB, or
  *            STRING_BLOB (one string, then bytes)
  *   fd_args  bit i: arg[i] is an index into the frame's fds, or -1
@@ -169,7 +169,11 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
     X(landlock, NONE, 0, 0)          \
     X(landlock_path, STRINGS, 1, 0)  \
     X(landlock_port, NONE, 0, 0)     \
-    X(landlock_restrict, NONE, 0, 0)
+    X(landlock_restrict, NONE, 0, 0) \
+    X(supervise_me, NONE, 0, 0)      \
+    X(rule_call, NONE, 0, 0)         \
+    X(rule_path, STRINGS, 1, 0)      \
+    X(rule_refuse, NONE, 0, 0)
 
 /* What may be at a path that a step needs: anything, nothing, or it has to be there. */
 enum target { TARGET_MADE = 0, TARGET_NEW = 1, TARGET_EXISTS = 2 };
@@ -182,14 +186,15 @@ enum op { OPS(OP_ENUM) OP_END };
 #undef OP_ENUM
 
 /* Who executes a step, and when. X(name) */
-#define PHASES(X)                                                                \
-    X(EARLY)   /* keeper, before the namespaces exist: opens what init binds */  \
-    X(MAPS)    /* keeper, when init exists: its id maps */                       \
-    X(SETUP)   /* init, in the new namespaces */                                 \
-    X(JOINED)  /* keeper, once it has joined them: inherited by each program */  \
-    X(READY)   /* keeper, before a run: what its limits change in the sandbox */ \
-    X(PROGRAM) /* the program's process, before exec */                          \
-    X(CLEAN)   /* keeper, after each run */
+#define PHASES(X)                                                                  \
+    X(EARLY)     /* keeper, before the namespaces exist: opens what init binds */  \
+    X(MAPS)      /* keeper, when init exists: its id maps */                       \
+    X(SETUP)     /* init, in the new namespaces */                                 \
+    X(JOINED)    /* keeper, once it has joined them: inherited by each program */  \
+    X(READY)     /* keeper, before a run: what its limits change in the sandbox */ \
+    X(PROGRAM)   /* the program's process, before exec */                          \
+    X(CLEAN)     /* keeper, after each run */                                      \
+    X(SUPERVISE) /* nobody: rules by which the keeper decides calls */
 
 #define PHASE_ENUM(name) PHASE_##name,
 enum phase { PHASES(PHASE_ENUM) PHASE_END };

@@ -91,9 +91,10 @@ def _drop_groups(runner: Runner, *, may: bool) -> Iterator[Step]:
 
 
 def _keep_proc(runner: Runner) -> Iterator[Step]:
-    by_programs = runner.oom_score_adj is not None
-    if by_programs or Namespace.TIME in runner.namespaces:
-        yield Step(Phase.EARLY, Op.HOST_PROC, At.INIT, (by_programs,), subject="/proc")
+    # Programs write to it, or the keeper looks at theirs.
+    later = runner.oom_score_adj is not None or runner.supervision is not None
+    if later or Namespace.TIME in runner.namespaces:
+        yield Step(Phase.EARLY, Op.HOST_PROC, At.INIT, (later,), subject="/proc")
 
 
 def _join(runner: Runner, fds: Sequence[int]) -> Iterator[Step]:

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Final
 from runner.config import Credential, Namespace
 from runner.errors import ConfigError
 from runner.errors import ErrorLocation as At
-from runner.plan import landlock
+from runner.plan import landlock, supervision
 from runner.plan.steps import Op, Phase, Step, in_user_namespace
 from runner.seccomp.start import with_secret
+from runner.supervision import stopping
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from runner.config import Rlimit, Runner
     from runner.landlock import Ruleset
+    from runner.supervision import Rules
 
 _PROGRAM: Final = Phase.PROGRAM
 _SETPCAP: Final = 1 << 8  # <linux/capability.h>
@@ -40,14 +42,15 @@ def program(
     cgroups: Sequence[int] = (),
     exec_file: int | None = None,
     ruleset: Ruleset | None = None,
+    rules: Rules | None = None,
     tell_kills: bool = False,
 ) -> list[Step]:
     """Plan one program: from the fork to its exec.
 
     `candidates` are the paths to try, `files[i]` is the index in the frame of the program's fd
     i (or an FD_*), `cgroups` the indexes of what it writes "0" to, `exec_file` that of what is
-    executed instead of a path, `ruleset` what its Landlock is on this host. `tell_kills`: the
-    keeper hears which call the filter kills for.
+    executed instead of a path, `ruleset` what its Landlock is on this host, `rules` what its
+    supervision is. `tell_kills`: the keeper hears which call the filter kills for.
     """
     return [
         *_signals(runner),
@@ -59,7 +62,7 @@ def program(
         *_rlimits(runner.rlimits),
         *_identity(runner),
         *landlock.steps(ruleset),
-        *_exec(runner, candidates, len(files), exec_file, tell_kills=tell_kills),
+        *_exec(runner, candidates, len(files), exec_file, rules, tell_kills=tell_kills),
     ]
 
 
@@ -147,7 +150,7 @@ def _identity(runner: Runner) -> Iterator[Step]:
         yield from _ids(runner)
     yield Step(_PROGRAM, Op.PARENT_DEATH, At.PARENT_DEATH, (int(signal.SIGKILL),))
     yield from _capabilities(runner)
-    if runner.no_new_privs or runner.seccomp or runner.landlock is not None:
+    if runner.no_new_privs or runner.seccomp or runner.landlock or runner.supervision:
         yield Step(_PROGRAM, Op.NO_NEW_PRIVS, At.SET_NO_NEW_PRIVS)
 
 
@@ -206,6 +209,7 @@ def _exec(
     candidates: Sequence[bytes],
     fd_count: int,
     exec_file: int | None,
+    rules: Rules | None,
     *,
     tell_kills: bool,
 ) -> Iterator[Step]:
@@ -221,11 +225,13 @@ def _exec(
         yield Step(_PROGRAM, Op.STOP, At.STOP)
     elif runner.ptrace:
         yield Step(_PROGRAM, Op.PTRACE_ME, At.PTRACE_ME)
-    secret = 0
-    if runner.seccomp:
+    yield from supervision.steps(rules)
+    seccomp, secret = with_secret(runner.seccomp)
+    if rules is not None:
+        seccomp = stopping(seccomp, rules)
+    if seccomp:
         # The last but one: it need allow nothing but what the program needs.
-        filter_, secret = with_secret(runner.seccomp)
-        yield Step(_PROGRAM, Op.SECCOMP, At.SECCOMP, (0, tell_kills), data=filter_)
+        yield Step(_PROGRAM, Op.SECCOMP, At.SECCOMP, (0, tell_kills), data=seccomp)
     subject = os.fsdecode(argv[0])
     if exec_file is not None:
         yield Step(_PROGRAM, Op.EXEC_FD, At.EXECVE, (exec_file, secret), subject=subject)

@@ -91,6 +91,10 @@ class Op(enum.IntEnum):
     LANDLOCK_PATH = 68
     LANDLOCK_PORT = 69
     LANDLOCK_RESTRICT = 70
+    SUPERVISE_ME = 71
+    RULE_CALL = 72
+    RULE_PATH = 73
+    RULE_REFUSE = 74
 
 
 class Phase(enum.IntEnum):
@@ -103,6 +107,7 @@ class Phase(enum.IntEnum):
     READY = 4
     PROGRAM = 5
     CLEAN = 6
+    SUPERVISE = 7
 
 
 class Step(NamedTuple):

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 LAYERS = (
     {"runner.errors", "runner.lazy", "runner.units"},
     {"runner.config", "runner.result"},
-    {"runner.idmap", "runner.landlock", "runner.rlimits", "runner.rootfs", "runner.seccomp"},
+    {"runner.idmap", "runner.landlock", "runner.rlimits", "runner.rootfs", "runner.seccomp"}
+    | {"runner.supervision"},
     {"runner.plan", "runner.wire"},
     {"runner.host", "runner.doctor", "runner.cgroup", "runner.helper", "runner.measure"}
     | {"runner.accounts", "runner.sources", "runner.staging", "runner.subid", "runner.tree"}

@@ -48,6 +48,7 @@ PAYLOADS: dict[Op, tuple[str, int]] = {
     Op.ENVP: ("STRINGS", 0),
     Op.EXEC: ("STRINGS", 0),
     Op.LANDLOCK_PATH: ("STRINGS", 1),
+    Op.RULE_PATH: ("STRINGS", 1),
 }
 NO_PAYLOAD = ("NONE", 0)
 FD_ARGS = {Op.ENTER_CGROUP: 0b0001, Op.SETNS: 0b0001, Op.EXEC_FD: 0b0001, Op.HOOK: 0b1100}

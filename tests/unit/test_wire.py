@@ -38,6 +38,7 @@ STRINGS |= {
     Op.MASK: 3,
     Op.CHROOT: 1,
     Op.LANDLOCK_PATH: 1,
+    Op.RULE_PATH: 1,
 }
 STRINGS |= {Op.MOUNT_IDMAP: 2, Op.SYSCTL: 2, Op.OOM_SCORE_ADJ: 1}
 STRINGS |= dict.fromkeys((Op.OPEN_TREE, Op.MOVE_MOUNT, Op.UMOUNT, Op.CHDIR, Op.MKDIR), 1)

@@ -1,0 +1,94 @@
+"""`Supervision`: calls of a program that are decided one by one, and paths that it may use."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from runner.config.checks import check_bytes, refuse
+
+_SETS: Final = ("stat", "read", "write", "ban")
+_MOST_COUNTED: Final = 2**31
+KILL: Final = "kill"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Supervision:
+    """Calls that stop and are decided by the keeper; every other costs nothing.
+
+    calls     by name: "kill" ends the run, an errno such as "EPERM" is what it returns, a
+              number n permits exactly n of them in the whole tree and then ends the run
+    stat, read, write    paths that may be looked at, read, written; who may write may read, who
+              may read may look. A pattern is a path; "/dir/*" all directly in it; "/dir/" the
+              directory and all below. None in all three: paths are not supervised
+    ban       paths that are refused with EACCES where `refuse` would end the run
+    refuse    what becomes of a path in no set: "kill", or an errno
+
+    A path is meant as the program sees it, when all symlinks are followed; its own directory of
+    /proc is /proc/self. What leads through /proc to fds, memory, other processes or out of the
+    root is refused whatever the sets say, but for its fds 0, 1 and 2.
+
+    It is a second line behind mounts and filters, not in their place: the program may change a
+    path between the decision and the call (docs/supervision.md).
+    """
+
+    calls: Mapping[str, str | int] = dataclasses.field(default_factory=dict)
+    stat: Collection[str] | None = None
+    read: Collection[str] | None = None
+    write: Collection[str] | None = None
+    ban: Collection[str] = ()
+    refuse: str = KILL
+
+    def __post_init__(self) -> None:
+        for name, rule in self.calls.items():
+            _check_rule(name, rule)
+        for name in _SETS:
+            given = getattr(self, name)
+            if isinstance(given, str | bytes):
+                refuse(f"Supervision.{name}", given, "give a list, not one text")
+            for pattern in given or ():
+                _check_pattern(f"Supervision.{name}", pattern)
+        if self.refuse != KILL and not is_errno(self.refuse):
+            refuse(
+                "Supervision.refuse", self.refuse, 'give "kill", or an errno such as "EACCES"'
+            )
+        if not self.calls and not self.has_paths:
+            refuse("Supervision", self, "it supervises nothing: give calls or paths")
+        if self.ban and not self.has_paths:
+            refuse(
+                "Supervision.ban",
+                self.ban,
+                "paths are not supervised: give stat, read or write",
+            )
+
+    @property
+    def has_paths(self) -> bool:
+        """Tell whether paths are supervised."""
+        return any(paths is not None for paths in (self.stat, self.read, self.write))
+
+
+def is_errno(name: object) -> bool:
+    """Tell whether this is the name of an errno."""
+    return name in errno.errorcode.values()
+
+
+def _check_rule(name: str, rule: str | int) -> None:
+    field = f"Supervision.calls[{name!r}]"
+    if isinstance(rule, int):
+        if isinstance(rule, bool) or not 0 <= rule < _MOST_COUNTED:
+            refuse(field, rule, f"a number of calls is 0 to {_MOST_COUNTED - 1}")
+    elif rule != KILL and not is_errno(rule):
+        refuse(field, rule, 'give "kill", an errno such as "EPERM", or a number')
+
+
+def _check_pattern(field: str, pattern: str) -> None:
+    if not isinstance(pattern, str) or not pattern.startswith("/"):
+        refuse(field, pattern, "a pattern begins with /")
+    check_bytes(field, pattern)
+    path = pattern.removesuffix("/*").removesuffix("/")
+    if "*" in path or any(part in {"", ".", ".."} for part in path.split("/")[1:]):
+        refuse(
+            field, pattern, 'write a path without "..", then "/*" or "/" at its end if meant'
+        )

@@ -1,0 +1,230 @@
+/*
+ * The rules of a supervised program. They are steps of its plan (phase SUPERVISE): one for each
+ * call that stops, one for each pattern of paths. Where several are for one call, as for the
+ * two paths of a rename, all have to allow it.
+ */
+#define _GNU_SOURCE
+#include "decide.h"
+
+#include "steps.h"
+#include "sys.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+#define AT_SYMLINK_FOLLOW_FLAG 0x400
+#define AT_SYMLINK_NOFOLLOW_FLAG 0x100
+
+/* Read at launch, not executed. arg: arch << 32 | number, rule_kind, value, where (fields). */
+int op_rule_call(const struct step *step, struct context *context)
+{
+    (void)step;
+    (void)context;
+    return 0;
+}
+
+/* string: a path; arg: path_set, path_match. */
+int op_rule_path(const struct step *step, struct context *context)
+{
+    (void)step;
+    (void)context;
+    return 0;
+}
+
+/* arg: the errno with which a path in no set is refused, or 0: it ends the run. */
+int op_rule_refuse(const struct step *step, struct context *context)
+{
+    (void)step;
+    (void)context;
+    return 0;
+}
+
+void rules_init(struct rules *rules, const struct plan *plan, int proc)
+{
+    memset(rules, 0, sizeof *rules);
+    rules->plan = plan;
+    rules->proc = proc;
+    for (unsigned i = 0; i < plan->count; i++)
+        if (plan->steps[i].op == OP_rule_refuse)
+            rules->refuse_error = (int)plan->steps[i].arg[0];
+}
+
+bool rules_present(const struct plan *plan)
+{
+    return steps_have(plan, OP_rule_refuse);
+}
+
+static bool matches(const struct step *step, const char *path)
+{
+    const char *pattern = step->strings[0];
+    size_t length = strlen(pattern);
+    if (strcmp(path, pattern) == 0)
+        return step->arg[1] != MATCH_CHILDREN;
+    if (step->arg[1] == MATCH_EXACT)
+        return false;
+    if (strcmp(pattern, "/") == 0)
+        length = 0;
+    if (strncmp(path, pattern, length) != 0 || path[length] != '/' || path[length + 1] == 0)
+        return false;
+    return step->arg[1] == MATCH_BELOW || !strchr(path + length + 1, '/');
+}
+
+/* Is it in a set? Who may write may read, and who may read may stat. */
+static bool in_set(const struct rules *rules, enum path_set set, const char *path)
+{
+    for (unsigned i = 0; i < rules->plan->count; i++) {
+        const struct step *step = &rules->plan->steps[i];
+        if (step->op != OP_rule_path)
+            continue;
+        bool fits = set == SET_BAN ? step->arg[0] == SET_BAN
+                                   : step->arg[0] >= (int64_t)set && step->arg[0] != SET_BAN;
+        if (fits && matches(step, path))
+            return true;
+    }
+    return false;
+}
+
+/* Fields of a rule's fourth argument: see runner/supervision.py. */
+static unsigned field(const struct step *step, unsigned at)
+{
+    return (unsigned)(step->arg[3] >> (4 * at)) & 15u;
+}
+
+static uint64_t argument(const struct call *call, unsigned number)
+{
+    return number < sizeof call->args / sizeof *call->args ? call->args[number] : 0;
+}
+
+enum { FIELD_DIRECTORY, FIELD_PATH, FIELD_FLAGS, FIELD_USE, FIELD_FOLLOW };
+
+#define ACCESS_MODE 3u /* not a libc's O_ACCMODE: musl's has O_PATH in it */
+
+/* Reading alone: neither access for writing, nor a file that is made or cut. */
+static enum path_set set_of_open(uint64_t flags)
+{
+    bool reads = (flags & ACCESS_MODE) == O_RDONLY && !(flags & (O_CREAT | O_EXCL | O_TRUNC));
+    return reads ? SET_READ : SET_WRITE;
+}
+
+struct question {
+    enum path_set set;
+    uint64_t flags;
+    bool open;
+};
+
+static struct question question_of(const struct step *step, pid_t tid, const struct call *call)
+{
+    unsigned at = field(step, FIELD_FLAGS);
+    struct question question = {.set = SET_STAT, .flags = at ? argument(call, at - 1) : 0};
+    switch (field(step, FIELD_USE)) {
+    case USE_READ:
+        question.set = SET_READ;
+        break;
+    case USE_WRITE:
+        question.set = SET_WRITE;
+        break;
+    case USE_OPENAT2:
+        /* struct open_how begins with the flags; what cannot be read is taken for writing. */
+        if (tracee_read(tid, question.flags, &question.flags, sizeof(uint64_t)) < 0)
+            question.flags = O_WRONLY;
+        /* fall through */
+    case USE_OPEN:
+        question.set = set_of_open(question.flags);
+        question.open = true;
+        break;
+    default:
+        break;
+    }
+    return question;
+}
+
+static bool follows(const struct step *step, const struct question *question)
+{
+    if (question->open)
+        return !(question->flags & O_NOFOLLOW) &&
+               (question->flags & (O_CREAT | O_EXCL)) != (O_CREAT | O_EXCL);
+    switch (field(step, FIELD_FOLLOW)) {
+    case FOLLOW_NO:
+        return false;
+    case FOLLOW_UNLESS_FLAG:
+        return !(question->flags & AT_SYMLINK_NOFOLLOW_FLAG);
+    case FOLLOW_IF_FLAG:
+        return question->flags & AT_SYMLINK_FOLLOW_FLAG;
+    default:
+        return true;
+    }
+}
+
+static struct decision errno_of(int error)
+{
+    return (struct decision){.verdict = VERDICT_ERRNO, .error = error};
+}
+
+static struct decision decide_path(struct rules *rules, const struct step *step, pid_t tid,
+                                   const struct call *call)
+{
+    struct tracee_path *path = &rules->path;
+    const struct decision allow = {.verdict = VERDICT_ALLOW};
+    const struct question question = question_of(step, tid, call);
+    unsigned directory = field(step, FIELD_DIRECTORY);
+    uint64_t address = argument(call, field(step, FIELD_PATH));
+    path->directory = directory ? (int)argument(call, directory - 1) : AT_FDCWD;
+    path->follow = follows(step, &question);
+    if (address == 0) /* by fd alone, as futimens(3) does; else the kernel says EFAULT */
+        return allow;
+    int error = tracee_text(tid, address, path->name, sizeof path->name);
+    if (error < 0)
+        return errno_of(-error);
+    if (path->name[0] == 0) /* what is open was decided, or given; else it is ENOENT */
+        return allow;
+    error = tracee_find(rules->proc, tid, path);
+    if (error < 0)
+        return errno_of(-error);
+    if (tracee_path_standard(path->found))
+        return allow;
+    if (!tracee_path_dangerous(path->found)) {
+        if (in_set(rules, question.set, path->found))
+            return allow;
+        if (in_set(rules, SET_BAN, path->found))
+            return (struct decision){VERDICT_ERRNO, EACCES, path};
+    }
+    enum verdict verdict = rules->refuse_error ? VERDICT_ERRNO : VERDICT_KILL;
+    return (struct decision){verdict, rules->refuse_error, path};
+}
+
+static struct decision decide_one(struct rules *rules, unsigned at, pid_t tid,
+                                  const struct call *call)
+{
+    const struct step *step = &rules->plan->steps[at];
+    switch (step->arg[1]) {
+    case RULE_ERRNO:
+        return errno_of((int)step->arg[2]);
+    case RULE_COUNT:
+        if (rules->counts[at] < (uint64_t)step->arg[2]) {
+            rules->counts[at]++;
+            return (struct decision){.verdict = VERDICT_ALLOW};
+        }
+        return (struct decision){.verdict = VERDICT_KILL};
+    case RULE_PATH:
+        return decide_path(rules, step, tid, call);
+    default:
+        return (struct decision){.verdict = VERDICT_KILL};
+    }
+}
+
+struct decision rules_decide(struct rules *rules, pid_t tid, const struct call *call)
+{
+    const int64_t key = (int64_t)((uint64_t)call->arch << 32 | (uint32_t)call->number);
+    struct decision decision = {.verdict = VERDICT_ALLOW};
+    bool known = false;
+    for (unsigned i = 0; i < rules->plan->count && decision.verdict == VERDICT_ALLOW; i++) {
+        const struct step *step = &rules->plan->steps[i];
+        if (step->op != OP_rule_call || step->arg[0] != key)
+            continue;
+        known = true;
+        decision = decide_one(rules, i, tid, call);
+    }
+    if (!known) /* it stopped by a filter of the program's own, or is no call of ours */
+        decision = errno_of(ENOSYS);
+    return decision;
+}

@@ -1,0 +1,196 @@
+/*
+ * Supervision by ptrace. The program's filter stops the calls that have rules (RET_TRACE), no
+ * other; new processes and threads are traced from their birth, through each exec. Only these
+ * stops, births, execs and signals come here: a call without a rule costs nothing.
+ *
+ * We trace as the program's own child asked us to (PTRACE_TRACEME), since its memory before
+ * the exec is a copy of ours, which nobody may attach to. Such a tracer cannot leave a process
+ * in a group-stop: SIGSTOP and its like are without effect on supervised programs.
+ */
+#define _GNU_SOURCE
+#include "supervise.h"
+
+#include "steps.h"
+#include "sys.h"
+
+#include <elf.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/signalfd.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+
+#ifndef PTRACE_GET_SYSCALL_INFO
+#define PTRACE_GET_SYSCALL_INFO 0x420e
+#endif
+
+#define OPTIONS                                                                               \
+    (PTRACE_O_TRACESECCOMP | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | \
+     PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL)
+
+/* What a stop has with it: why the filter says so. Numbered as runner/supervision.py does. */
+enum { STOP_BY_RULE, STOP_BY_POLICY };
+
+/* struct ptrace_syscall_info as of a seccomp stop (Linux 5.3), which a libc may not have. */
+struct seccomp_stop {
+    uint8_t op; /* 3: PTRACE_SYSCALL_INFO_SECCOMP */
+    uint8_t pad[3];
+    uint32_t arch;
+    uint64_t instruction_pointer, stack_pointer;
+    uint64_t number, args[6];
+    uint32_t data;
+};
+
+/* Have the keeper trace us, and stop until it does. */
+int op_supervise_me(const struct step *step, struct context *context)
+{
+    (void)step;
+    (void)context;
+    if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
+        return -errno;
+    return (int)sys_result(syscall(SYS_kill, (pid_t)syscall(SYS_getpid), SIGSTOP));
+}
+
+int supervise_open(struct supervisor *supervisor, const struct plan *plan, int proc)
+{
+    sigset_t child;
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    rules_init(&supervisor->rules, plan, proc);
+    supervisor->begun = supervisor->running = false;
+    supervisor->children = -1;
+    /* Blocked, or it is dropped; a program's own mask is set before its exec. */
+    if (sigprocmask(SIG_BLOCK, &child, NULL) < 0)
+        return -errno;
+    supervisor->children = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
+    return supervisor->children < 0 ? -errno : 0;
+}
+
+void supervise_close(struct supervisor *supervisor)
+{
+    sigset_t child;
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    if (supervisor->children < 0)
+        return;
+    close_fd(&supervisor->children);
+    (void)sigprocmask(SIG_UNBLOCK, &child, NULL);
+}
+
+/* Have the call not happen, and give this errno instead. Returns 0 or -errno. */
+static int refuse(pid_t tid, int error)
+{
+#if defined __x86_64__
+    struct user_regs_struct registers;
+    if (ptrace(PTRACE_GETREGS, tid, NULL, &registers) < 0)
+        return -errno;
+    registers.orig_rax = (unsigned long long)-1;
+    registers.rax = (uint64_t)-(int64_t)error;
+    return ptrace(PTRACE_SETREGS, tid, NULL, &registers) < 0 ? -errno : 0;
+#elif defined __aarch64__
+    struct user_regs_struct registers;
+    struct iovec all = {&registers, sizeof registers};
+    int none = -1;
+    struct iovec number = {&none, sizeof none};
+    if (ptrace(PTRACE_GETREGSET, tid, NT_PRSTATUS, &all) < 0)
+        return -errno;
+    registers.regs[0] = (uint64_t)-(int64_t)error;
+    if (ptrace(PTRACE_SETREGSET, tid, NT_PRSTATUS, &all) < 0 ||
+        ptrace(PTRACE_SETREGSET, tid, NT_ARM_SYSTEM_CALL, &number) < 0)
+        return -errno;
+    return 0;
+#else
+#error "supervision needs the registers of this architecture"
+#endif
+}
+
+/* ESRCH: it was killed while it had stopped, which its parent will hear. */
+static int tolerate(int error)
+{
+    return error == -ESRCH ? 0 : error;
+}
+
+static int go_on(pid_t tid, int signal)
+{
+    return tolerate((int)sys_result(ptrace(PTRACE_CONT, tid, NULL, (void *)(intptr_t)signal)));
+}
+
+/* A call of the program's, before it happens. */
+static int on_call(struct supervisor *supervisor, pid_t tid, struct call *call,
+                   struct decision *decision)
+{
+    struct seccomp_stop stop = {0};
+    if (ptrace(PTRACE_GET_SYSCALL_INFO, tid, (void *)sizeof stop, &stop) < 0)
+        return tolerate(-errno);
+    *call = (struct call){.number = (int32_t)stop.number,
+                          .arch = stop.arch,
+                          .instruction = stop.instruction_pointer};
+    memcpy(call->args, stop.args, sizeof call->args);
+    if (!supervisor->running)
+        return go_on(tid, 0); /* our own exec */
+    *decision = (struct decision){.verdict = VERDICT_KILL};
+    if (stop.data == STOP_BY_RULE)
+        *decision = rules_decide(&supervisor->rules, tid, call);
+    if (decision->verdict == VERDICT_KILL)
+        return 1; /* it stays stopped, until it is killed */
+    int error = decision->verdict == VERDICT_ERRNO ? refuse(tid, decision->error) : 0;
+    return error < 0 ? tolerate(error) : go_on(tid, 0);
+}
+
+/* A signal is about to arrive, or a process has stopped as a group. */
+static int on_signal(struct supervisor *supervisor, pid_t tid, int signal)
+{
+    siginfo_t info;
+    if (!supervisor->begun && tid == supervisor->program) {
+        supervisor->begun = true;
+        if (ptrace(PTRACE_SETOPTIONS, tid, NULL, (void *)(intptr_t)OPTIONS) < 0)
+            return tolerate(-errno);
+        return go_on(tid, 0);
+    }
+    if (ptrace(PTRACE_GETSIGINFO, tid, NULL, &info) < 0)
+        return errno == EINVAL ? go_on(tid, 0) : tolerate(-errno); /* a group-stop */
+    bool stops = signal == SIGSTOP; /* of a new process by the kernel, or of no effect */
+    return go_on(tid, stops ? 0 : signal);
+}
+
+static int on_stop(struct supervisor *supervisor, pid_t tid, int status, struct call *call,
+                   struct decision *decision)
+{
+    switch (status >> 16) {
+    case PTRACE_EVENT_SECCOMP:
+        return on_call(supervisor, tid, call, decision);
+    case PTRACE_EVENT_EXEC:
+        supervisor->running = true;
+        return go_on(tid, 0);
+    case 0:
+        return on_signal(supervisor, tid, WSTOPSIG(status));
+    default:
+        return go_on(tid, 0); /* a birth */
+    }
+}
+
+int supervise(struct supervisor *supervisor, struct call *call, struct decision *decision)
+{
+    struct signalfd_siginfo signal;
+    while (read(supervisor->children, &signal, sizeof signal) > 0)
+        continue; /* many are one: what there is tells waitid */
+    for (;;) {
+        siginfo_t info = {0};
+        int status;
+        if (waitid(P_ALL, 0, &info, WSTOPPED | WEXITED | WNOHANG | WNOWAIT | __WALL) < 0)
+            return errno == EINTR ? 0 : -errno;
+        if (info.si_pid == 0)
+            return 0;
+        bool ended = info.si_code != CLD_STOPPED && info.si_code != CLD_TRAPPED;
+        if (ended && info.si_pid == supervisor->program)
+            return 0; /* its end is seen by its pidfd, and the others' end comes then */
+        /* Of a child of the program's we only take note: its parent waits for it after us. */
+        if (wait4(info.si_pid, &status, WNOHANG | __WALL, NULL) <= 0 || ended)
+            continue;
+        int result = on_stop(supervisor, info.si_pid, status, call, decision);
+        if (result != 0)
+            return result;
+    }
+}

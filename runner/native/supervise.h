@@ -1,0 +1,22 @@
+/* A program whose calls the keeper decides, as its tracer. */
+#pragma once
+
+#include "decide.h"
+
+struct supervisor {
+    struct rules rules;
+    pid_t program;
+    int children; /* signalfd of SIGCHLD, or -1 */
+    bool begun;   /* it has stopped for the first time, and is traced as we want */
+    bool running; /* its exec has happened: from now on calls are decided */
+};
+
+/* Returns 0 or -errno. Before the program is started: it inherits nothing of this. */
+int supervise_open(struct supervisor *supervisor, const struct plan *plan, int proc);
+void supervise_close(struct supervisor *supervisor);
+
+/*
+ * Answer for all that have stopped. Returns 0, -errno, or 1 if a call ends the run: then
+ * *call and *decision say which and why.
+ */
+int supervise(struct supervisor *supervisor, struct call *call, struct decision *decision);

@@ -1,0 +1,33 @@
+"""The steps of a `Supervision`: rules that the keeper reads, and the program's own part."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from runner.errors import ErrorLocation as At
+from runner.plan.steps import Op, Phase, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runner.supervision import Rules
+
+
+def steps(rules: Rules | None) -> Iterator[Step]:
+    """Say the rules, which nobody executes, and have the program wait for its tracer."""
+    if rules is None:
+        return
+    yield _rule(Op.RULE_REFUSE, rules.refuse)
+    for rule in rules.calls:
+        key = rules.arch << 32 | rule.number
+        key -= 2**64 if key >= 2**63 else 0  # signed: AUDIT_ARCH_* has its top bit set
+        yield _rule(Op.RULE_CALL, key, int(rule.kind), rule.value, rule.where)
+    for path_set, match, path in rules.paths:
+        yield _rule(Op.RULE_PATH, int(path_set), int(match), path=path)
+    yield Step(Phase.PROGRAM, Op.SUPERVISE_ME, At.PTRACE_ME)
+
+
+def _rule(op: Op, *args: int, path: str = "") -> Step:
+    strings = (os.fsencode(path),) if path else ()
+    return Step(Phase.SUPERVISE, op, At.PTRACE_ME, args, strings, subject=path)
