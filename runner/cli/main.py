@@ -236,6 +236,8 @@ def _extras(options: SimpleNamespace) -> dict[str, Any]:
         given["hooks"] = _hooks(options)
     if options.landlock:
         given["landlock"] = rules.landlock(options.landlock)
+    if options.supervise:
+        given["supervision"] = rules.supervision(options.supervise)
     if options.console:
         given["ctty"] = True
     return given

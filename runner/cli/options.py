@@ -189,6 +189,11 @@ OPTIONS: Final = (
            "execute=PATH; bind=PORT, connect=PORT or =none; scope=signal, "
            "scope=abstract_unix_socket; best-effort for what the kernel can",
            repeat=True),
+    Option(_I, "supervise", ("--supervise",), "RULE", values.supervise,
+           "a rule by which calls are decided: CALL=kill, CALL=ERRNO, CALL=N for N times; "
+           "stat:PATH, read:PATH, write:PATH for paths that it may use, ban:PATH, where DIR/* "
+           "is all in it and DIR/ all below; refuse:ERRNO for other paths instead of its end",
+           repeat=True),
     Option(_I, "name", ("--name",), "NAME", values.file_name,
            "a name by which run-sandboxed inject finds it"),
     Option(_I, "loopback", ("--loopback",), "", None,

@@ -11,7 +11,7 @@ from runner.config import RLIMITS, Mount
 from runner.errors import ConfigError
 
 if TYPE_CHECKING:
-    from runner.config import Landlock
+    from runner.config import Landlock, Supervision
 
 # Only one of the two can be given.
 _EXCLUSIVE: Final = (
@@ -69,6 +69,20 @@ def landlock(given: Sequence[tuple[str, tuple[str | int, ...] | bool]]) -> Landl
     for name, value in given:
         fields[name] = value if isinstance(value, bool) else fields.get(name, ()) + value
     return Landlock(**fields)
+
+
+def supervision(given: Sequence[tuple[str, str, str | int]]) -> Supervision:
+    """Put the rules of --supervise together."""
+    from runner.config import Supervision
+
+    _check_once("--supervise", (value for field, value, _ in given if field == "calls"))
+    fields: dict[str, Any] = {"calls": {v: rule for f, v, rule in given if f == "calls"}}
+    for field, value, _ in given:
+        if field == "refuse":
+            fields[field] = value
+        elif field != "calls":
+            fields[field] = (*fields.get(field, ()), value)
+    return Supervision(**fields)
 
 
 def _placed(options: SimpleNamespace) -> list[Mount]:

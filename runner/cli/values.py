@@ -30,6 +30,7 @@ _LANDLOCK_TEXTS: Final = {
     "execute": "execute",
     "scope": "scopes",
 }
+_SUPERVISED: Final = ("stat", "read", "write", "ban", "refuse")
 _RATES: Final = ("read_bytes", "write_bytes", "read_ops", "write_ops")
 
 
@@ -79,6 +80,17 @@ def disk(text: str) -> tuple[int, int | None]:
     """Read `SIZE[,INODES]`."""
     limit, comma, inodes = text.partition(",")
     return size(limit), count(inodes) if comma else None
+
+
+def supervise(text: str) -> tuple[str, str, str | int]:
+    """Read one rule as a field of `Supervision`, and what it adds: a path, or a call's rule."""
+    field, colon, value = text.partition(":")
+    if colon and value and field in _SUPERVISED:
+        return field, value, ""
+    name, _, rule = text.partition("=")
+    if colon or not name or not rule:
+        _refuse(text, "give CALL=RULE, or stat:, read:, write: or ban:PATH, or refuse:ERRNO")
+    return "calls", name, int(rule) if _is_digits(rule) else rule
 
 
 def fraction(text: str) -> float:

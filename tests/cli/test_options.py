@@ -15,6 +15,7 @@ from runner.config import RLIM_INFINITY, RLIMITS, Limits, Mount, Rlimit
 from runner.errors import ConfigError
 
 _SIZE = "is not a size: write a number and a unit, such as 256M or 1.5G"
+_CALL = "give CALL=RULE, or stat:, read:, write: or ban:PATH, or refuse:ERRNO"
 _RULE = "give read=, write= or execute=PATH, bind= or connect=PORT, scope=NAME"
 _UNIT = "has no unit: write 256B, 256K or 256M (1M is 1024K)"
 _TIME = "is not a time: write seconds, such as 2 or 0.5, or 500ms"
@@ -189,6 +190,13 @@ BAD_VALUES: dict[str, list[tuple[str, str]]] = {
         ("bind=65536", f"'bind=65536': {_RULE}"),
         ("connect=any", f"'connect=any': {_RULE}"),
         ("scope=", f"'scope=': {_RULE}"),
+    ],
+    "--supervise": [
+        ("umask", f"'umask': {_CALL}"),
+        ("umask=", f"'umask=': {_CALL}"),
+        ("=3", f"'=3': {_CALL}"),
+        ("look:/x", f"'look:/x': {_CALL}"),
+        ("read:", f"'read:': {_CALL}"),
     ],
     "--name": [("", "'': the name is empty")],
     "--sysctl": [("net.x", "'net.x': write NAME=VALUE"), ("=1", "'=1': write NAME=VALUE")],

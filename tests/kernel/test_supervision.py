@@ -201,7 +201,8 @@ def test_standard_fds_can_be_opened_by_name(place: Path) -> None:
 
 def test_what_is_in_no_set_ends_the_run(place: Path) -> None:  # FP5
     result = run(place, "/bin/cat", "none/f", supervision=sets(place, "kill"))
-    assert result.status is Status.DISALLOWED_SYSCALL
+    assert (result.status, result.signal) == (Status.DISALLOWED_SYSCALL, signal.SIGSYS)
+    assert result.syscall == "openat"
 
 
 def test_what_is_banned_fails_and_the_run_goes_on(place: Path) -> None:  # FP12
@@ -279,6 +280,24 @@ def test_rule_that_the_policy_forbids_stays_forbidden(raw_call: str) -> None:
     args = [str(NUMBERS["umask"]), "0"]
     assert output_of(raw_call, *args, supervision=wanted, seccomp=policy) == "EPERM\n"
     assert output_of(raw_call, *args, supervision=wanted) == "0\n"
+
+
+def test_call_that_the_policy_kills_for_is_named_too(place: Path, raw_call: str) -> None:
+    load_number = b"\x20\0\0\0\0\0\0\0"
+    is_umask = b"\x15\0\0\x01" + NUMBERS["umask"].to_bytes(4, "little")
+    kill, allow = b"\x06\0\0\0\0\0\0\x80", b"\x06\0\0\0\0\0\xff\x7f"
+    wanted = Supervision(calls={"getpriority": 5})
+    result = run(
+        place,
+        raw_call,
+        str(NUMBERS["umask"]),
+        "18",
+        supervision=wanted,
+        seccomp=load_number + is_umask + kill + allow,
+    )
+    assert result.status is Status.DISALLOWED_SYSCALL
+    assert result.violation is not None
+    assert (result.violation.name, result.violation.args[0]) == ("umask", 18)
 
 
 def test_signals_reach_a_supervised_program(place: Path) -> None:  # FP3
