@@ -180,6 +180,7 @@ class Box:
             stderr=self._streams.take(1, reply.stderr_bytes, wanted.capture_limit),
             enforced=pending.enforced,
             filtered=bool(self._runner.seccomp),
+            output_full=reply.status != 0 and wanted.is_full(pending.limits),
         )
 
     def _keep(self, groups: Groups) -> None:

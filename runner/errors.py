@@ -79,6 +79,7 @@ class ErrorLocation(enum.IntEnum):
     PERSONALITY = 59
     AMBIENT = 60
     LANDLOCK = 61
+    MOUNT_LIMIT = 62
 
     @property
     def text(self) -> str:
@@ -89,11 +90,13 @@ class ErrorLocation(enum.IntEnum):
 
 
 class Detail(enum.IntEnum):
-    """What an errno alone does not tell, numbered as DETAILS(X) of native/wire.h."""
+    """What no errno or signal tells, numbered as DETAILS(X) of native/wire.h."""
 
     NONE = 0
     LOADER_MISSING = 1
     MOUNTED_NOEXEC = 2
+    BEYOND_ADDRESS_SPACE = 3
+    BEYOND_DATA = 4
 
 
 class SandboxError(Exception):
@@ -229,6 +232,7 @@ _OF_THE_PROGRAM: Final = frozenset(
     {
         *(ErrorLocation.EXECVE, ErrorLocation.CHDIR, ErrorLocation.SETRLIMIT),
         *(ErrorLocation.SECCOMP, ErrorLocation.UNSHARE, ErrorLocation.LANDLOCK),
+        ErrorLocation.MOUNT_LIMIT,
     }
 )
 
@@ -297,6 +301,9 @@ _HINTS: Final[dict[tuple[ErrorLocation, int], str]] = {
     ),
     (ErrorLocation.MOUNT_ATTRIBUTES, errno_names.EINVAL): (
         "nothing is mounted just there: restrict a path that is no mount by Mount.read_only"
+    ),
+    (ErrorLocation.MOUNT_LIMIT, errno_names.EINVAL): (
+        "a place that is kept holds more than the limit already: raise it, or start anew"
     ),
     (ErrorLocation.MOUNT_ROOT, errno_names.EPERM): _NO_MOUNTS,
     (ErrorLocation.MOUNT_ROOT, errno_names.EACCES): _NO_MOUNTS,

@@ -1,26 +1,33 @@
 """From the keeper's reply and the cgroup's figures to a `Result`: the status and the numbers.
 
-Pure. The status is what somebody recorded, in this order:
+Pure. The status is what somebody recorded, in this order; docs/verdicts.md says more of each.
 
  1. the caller cancelled it
  2. an OOM kill that the kernel counted in the program's cgroup
  3. the limit, or the system call, for which the keeper killed it
  4. a limit that its own figures exceed, though it ended before the kill: CPU, wall, memory
- 5. the signal by which the kernel enforces what we set: SIGXFSZ of a file size, SIGSYS of a
+ 5. the kernel could not load it: its segments alone are larger than its address space, or data
+ 6. the signal by which the kernel enforces what we set: SIGXFSZ of a file size, SIGSYS of a
     filter of which the keeper does not hear. A program that raises one of these itself cannot
     be told apart then: wait(2) does not say who sent a signal
- 6. a failed fork or thread, if the program then failed itself
- 7. a place of its own that it has left full, if it failed itself
- 8. how it ended: signal, exit code
+ 7. a failed fork or thread, if the program then failed itself
+ 8. an output of ours that is as large as it may be, if it failed itself
+ 9. a place of its own that it has left full, if it failed itself
+10. how it ended: signal, exit code
+
+An OOM kill without the program's limit having been met is the host's trouble, or that of a
+group above ours: HostError, whatever else there is, but for a cancel.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runner.cgroup import GroupUsage
+from runner.errors import Detail, HostError
 from runner.result import Result, Status, Violation
 from runner.units import seconds_to_ns
 from runner.wire import FULL_BYTES, FULL_INODES, Cause
@@ -32,7 +39,6 @@ if TYPE_CHECKING:
     from runner.wire import Reply
 
 _BY_CAUSE: Final = {
-    Cause.CANCELLED: Status.CANCELLED,
     Cause.CPU_TIME: Status.CPU_TIME_LIMIT,
     Cause.WALL_TIME: Status.WALL_TIME_LIMIT,
     Cause.IDLE_TIME: Status.IDLE_TIME_LIMIT,
@@ -47,7 +53,12 @@ _LIMIT_NAMES: Final = {
     Status.IDLE_TIME_LIMIT: "idle_time",
     Status.MEMORY_LIMIT: "memory",
     Status.OUTPUT_LIMIT: "output",
-    Status.PROCESS_LIMIT: "processes",
+}
+
+# For what of the segments there was no room, and where memory is not held by a group.
+_SEGMENT_LIMITS: Final[Mapping[int, tuple[int, str]]] = {
+    Detail.BEYOND_ADDRESS_SPACE: (resource.RLIMIT_AS, "address_space"),
+    Detail.BEYOND_DATA: (resource.RLIMIT_DATA, "memory"),
 }
 
 _NO_GROUP: Final = GroupUsage()
@@ -93,65 +104,104 @@ def figures_of(reply: Reply, usage: GroupUsage | None) -> Figures:
     return Figures(cpu_ns, user_ns, system_ns, memory)
 
 
-def status_of(
-    reply: Reply, usage: GroupUsage | None, limits: Limits, figures: Figures, *, filtered: bool
-) -> Status:
-    """Say how the program ended, by the order at the top of this module."""
-    cause = Cause(reply.cause)
-    if cause is Cause.CANCELLED:
-        return Status.CANCELLED
-    if usage is not None and usage.oom_kills and limits.memory is not None:
-        return Status.MEMORY_LIMIT
-    if cause is not Cause.NONE:
-        return _BY_CAUSE[cause]
-    exceeded = _exceeded(reply, limits, figures)
-    if exceeded is not None:
-        return exceeded
+class Ending(NamedTuple):
+    """How a run ended, and the field of `Limits` that ended it."""
+
+    status: Status
+    limit: str | None = None
+
+
+def ending_of(
+    reply: Reply,
+    usage: GroupUsage | None,
+    limits: Limits,
+    figures: Figures,
+    *,
+    filtered: bool = False,
+    output_full: bool = False,
+) -> Ending:
+    """Say how the program ended, by the order at the top of this module. Raises HostError.
+
+    `filtered`: there was a filter; `output_full`: a file of the caller's that is its output is
+    just as large as it may be.
+    """
     number = os.WTERMSIG(reply.status) if os.WIFSIGNALED(reply.status) else 0
-    by_kernel = _by_signal(number, limits, filtered=filtered and not reply.kills_heard)
-    if by_kernel is not None:
-        return by_kernel
-    if reply.status == 0:
-        return Status.OK
-    if usage is not None and usage.process_limit_hits and limits.processes is not None:
-        return Status.PROCESS_LIMIT
-    if _full(reply, limits):
-        return Status.DISK_LIMIT
-    return Status.SIGNALLED if number else Status.NONZERO_EXIT
+    return (
+        _recorded(Cause(reply.cause), usage, limits)
+        or _exceeded(reply, limits, figures, in_group=usage is not None)
+        or _by_kernel(number, reply, limits, filtered=filtered and not reply.kills_heard)
+        or _by_itself(number, reply, usage, limits, output_full=output_full)
+    )
 
 
-def _exceeded(reply: Reply, limits: Limits, figures: Figures) -> Status | None:
+def _recorded(cause: Cause, usage: GroupUsage | None, limits: Limits) -> Ending | None:
+    """Say what the caller, the kernel or the keeper has done to it."""
+    if cause is Cause.CANCELLED:
+        return Ending(Status.CANCELLED)
+    if usage is not None and usage.oom_kills and limits.memory is not None:
+        if usage.memory_limit_hits == 0:
+            missing = (
+                "memory ran out above the program's own limit, in a group above ours or on the "
+                "whole host, and a process of it was killed"
+            )
+            remedy = "raise the limit of the group that we are in, or run fewer at a time"
+            raise HostError(missing, remedy)
+        return Ending(Status.MEMORY_LIMIT, "memory")
+    status = _BY_CAUSE.get(cause)
+    return None if status is None else Ending(status, _LIMIT_NAMES.get(status))
+
+
+def _exceeded(
+    reply: Reply, limits: Limits, figures: Figures, *, in_group: bool
+) -> Ending | None:
     if limits.cpu_time is not None and figures.cpu_ns > seconds_to_ns(limits.cpu_time):
-        return Status.CPU_TIME_LIMIT
+        return Ending(Status.CPU_TIME_LIMIT, "cpu_time")
     if limits.wall_time is not None and reply.wall_ns > seconds_to_ns(limits.wall_time):
-        return Status.WALL_TIME_LIMIT
-    # A cgroup cannot be exceeded; without one it can, for as long as nobody looked.
-    if (
-        limits.memory is not None
-        and figures.memory_bytes is not None
-        and figures.memory_bytes > limits.memory
-    ):
-        return Status.MEMORY_LIMIT
+        return Ending(Status.WALL_TIME_LIMIT, "wall_time")
+    # A group's limit cannot be exceeded, and its kernel may tell but max_rss, in which is more.
+    # Without one it can, for as long as nobody looked.
+    memory = None if in_group else figures.memory_bytes
+    if limits.memory is not None and memory is not None and memory > limits.memory:
+        return Ending(Status.MEMORY_LIMIT, "memory")
     return None
 
 
-def _by_signal(number: int, limits: Limits, *, filtered: bool) -> Status | None:
+def _by_kernel(number: int, reply: Reply, limits: Limits, *, filtered: bool) -> Ending | None:
+    """Say what the kernel has enforced with a signal."""
+    too_large = _too_large(reply.detail, limits)
+    if too_large is not None:
+        return Ending(Status.MEMORY_LIMIT, too_large)
     if number == signal.SIGXFSZ and (limits.output, limits.file_size) != (None, None):
-        return Status.OUTPUT_LIMIT
+        return Ending(Status.OUTPUT_LIMIT, _output_name(limits))
     if number == signal.SIGSYS and filtered:
-        return Status.DISALLOWED_SYSCALL
+        return Ending(Status.DISALLOWED_SYSCALL)
     return None
 
 
-def _full(reply: Reply, limits: Limits) -> str | None:
-    """Name the limit on its own places of which nothing is left."""
+def _by_itself(
+    number: int,
+    reply: Reply,
+    usage: GroupUsage | None,
+    limits: Limits,
+    *,
+    output_full: bool,
+) -> Ending:
+    """Say how it ended, or what was refused to it before."""
+    if reply.status == 0:
+        return Ending(Status.OK)
+    if usage is not None and usage.process_limit_hits and limits.processes is not None:
+        return Ending(Status.PROCESS_LIMIT, "processes")
+    if output_full:
+        return Ending(Status.OUTPUT_LIMIT, _output_name(limits))
     if reply.full & FULL_BYTES and limits.disk is not None:
-        return "disk"
-    return "inodes" if reply.full & FULL_INODES and limits.inodes is not None else None
+        return Ending(Status.DISK_LIMIT, "disk")
+    if reply.full & FULL_INODES and limits.inodes is not None:
+        return Ending(Status.DISK_LIMIT, "inodes")
+    return Ending(Status.SIGNALLED if number else Status.NONZERO_EXIT)
 
 
-def _violation_of(reply: Reply, status: Status) -> Violation | None:
-    if reply.cause != Cause.SYSCALL or status is not Status.DISALLOWED_SYSCALL:
+def _violation_of(reply: Reply, ending: Ending) -> Violation | None:
+    if reply.cause != Cause.SYSCALL or ending.status is not Status.DISALLOWED_SYSCALL:
         return None
     from runner.seccomp.names import describe  # few programs need them
 
@@ -165,13 +215,19 @@ def _violation_of(reply: Reply, status: Status) -> Violation | None:
     )
 
 
-def _limit_of(status: Status, limits: Limits, reply: Reply) -> str | None:
-    """Name the field of `Limits` that ended it."""
-    if status is Status.DISK_LIMIT:
-        return _full(reply, limits)
-    if status is Status.OUTPUT_LIMIT and limits.output is None:
-        return "file_size"
-    return _LIMIT_NAMES.get(status)
+def _too_large(detail: int, limits: Limits) -> str | None:
+    """Name the limit for which the kernel could not load the program."""
+    number, name = _SEGMENT_LIMITS.get(detail, (-1, ""))
+    if any(rlimit.resource == number for rlimit in limits.rlimits):
+        return "rlimits"
+    return name if name and getattr(limits, name) is not None else None
+
+
+def _output_name(limits: Limits) -> str:
+    """Name the limit on the size of a file: the smaller of the two, as `rlimits` sets it."""
+    sizes = {"output": limits.output, "file_size": limits.file_size}
+    given = {name: size for name, size in sizes.items() if size is not None}
+    return min(given, key=given.__getitem__)
 
 
 def result_of(
@@ -183,20 +239,23 @@ def result_of(
     stderr: Captured,
     enforced: Mapping[str, str | None],
     filtered: bool,
+    output_full: bool = False,
 ) -> Result:
-    """Put the result of a run together."""
+    """Put the result of a run together. Raises HostError; see `ending_of`."""
     figures = figures_of(reply, usage)
-    status = status_of(reply, usage, limits, figures, filtered=filtered)
-    violation = _violation_of(reply, status)
+    ending = ending_of(
+        reply, usage, limits, figures, filtered=filtered, output_full=output_full
+    )
+    violation = _violation_of(reply, ending)
     # Our kill, or an end that it came too late for; the kernel would have sent SIGSYS.
     number = None if violation is None else int(signal.SIGSYS)
     exited = violation is None and os.WIFEXITED(reply.status)
     group = _NO_GROUP if usage is None else usage
     return Result(
-        status=status,
+        status=ending.status,
         exit_code=os.WEXITSTATUS(reply.status) if exited else None,
         signal=None if exited else number or os.WTERMSIG(reply.status),
-        limit=_limit_of(status, limits, reply),
+        limit=ending.limit,
         violation=violation,
         cpu_ns=figures.cpu_ns,
         user_ns=figures.user_ns,

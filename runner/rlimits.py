@@ -7,6 +7,7 @@ import resource
 from typing import TYPE_CHECKING, Final
 
 from runner.config import Rlimit
+from runner.units import GiB
 
 if TYPE_CHECKING:
     from runner.config import Limits
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
 _OUR_PROCESSES: Final = 2
 
 # Without a cgroup the tree's memory is followed (native/follow.c), a look every few ms. Between
-# two looks it must not grow without bound; but the limit itself must not make malloc fail
-# first, or the cause would be lost.
+# two looks it must not grow without bound; but this limit must not make malloc fail for a
+# program that would have met the other: then nothing tells the cause.
 _DATA_FACTOR: Final = 4
+_DATA_MORE: Final = 4 * GiB
 
 
 def rlimits_of(limits: Limits, *, cgroup_memory: bool, cgroup_processes: bool) -> list[Rlimit]:
@@ -40,7 +42,9 @@ def rlimits_of(limits: Limits, *, cgroup_memory: bool, cgroup_processes: bool) -
     if limits.open_files is not None:
         both[resource.RLIMIT_NOFILE] = limits.open_files
     if limits.memory is not None and not cgroup_memory:
-        both[resource.RLIMIT_DATA] = _DATA_FACTOR * limits.memory
+        both[resource.RLIMIT_DATA] = max(
+            _DATA_FACTOR * limits.memory, limits.memory + _DATA_MORE
+        )
     if limits.processes is not None and not cgroup_processes:
         both[resource.RLIMIT_NPROC] = limits.processes + _OUR_PROCESSES
     named = {rlimit.resource for rlimit in limits.rlimits}

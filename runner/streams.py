@@ -21,6 +21,8 @@ from runner.units import MiB
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from runner.config import Limits
+
 
 class Stream(enum.Enum):
     """What else than an fd a program's stdout or stderr can be."""
@@ -85,6 +87,21 @@ class Wanted(NamedTuple):
         if not fds:
             return "keeper"
         return "rlimit" if all(stat.S_ISREG(os.fstat(fd).st_mode) for fd in fds) else None
+
+    def is_full(self, limits: Limits) -> bool:
+        """Tell whether a file that is an output is just as large as the limits let it be."""
+        largest = min(
+            (size for size in (limits.output, limits.file_size) if size is not None), default=-1
+        )
+        if largest < 0:
+            return False
+        with contextlib.suppress(OSError):  # the caller may have closed them by now
+            for fd in (self.stdout, self.stderr):
+                if isinstance(fd, int):
+                    status = os.fstat(fd)
+                    if stat.S_ISREG(status.st_mode) and status.st_size == largest:
+                        return True
+        return False
 
     @property
     def sinks(self) -> tuple[int, int]:

@@ -289,15 +289,19 @@ def _note(options: SimpleNamespace, text: str) -> None:
 
 def _report(options: SimpleNamespace, result: Result) -> int:
     if options.json != "" and not options.quiet:
-        report.say(
-            report.summary(result, getattr(limits_of(options), result.limit or "", None))
-        )
+        report.say(report.summary(result, _limit_reached(options, result)))
         for dest in ("cpu_time", "wall_time", "memory", "processes", "output"):
             if getattr(options, dest) is not None and result.enforced.get(dest, "") is None:
                 _note(options, f"nothing here can enforce {name_of(dest)}")
         if options.verbose:
             report.say(report.guarantees(result))
     return report.exit_status(result)
+
+
+def _limit_reached(options: SimpleNamespace, result: Result) -> float | None:
+    """Give the limit that ended it, where that is one number: an rlimit is two."""
+    value = getattr(limits_of(options), result.limit or "", None)
+    return value if isinstance(value, int | float) else None
 
 
 def _report_error(options: SimpleNamespace, error: SandboxError) -> int:

@@ -21,7 +21,7 @@ NOT_FOUND: Final = 127
 
 # The limits that a `Result.limit` or a guarantee of the same name stands for.
 _TIMES: Final = frozenset(("cpu_time", "wall_time", "idle_time"))
-_SIZES: Final = frozenset(("memory", "output", "file_size", "disk"))
+_SIZES: Final = frozenset(("memory", "output", "file_size", "disk", "address_space"))
 
 
 def say(text: str) -> None:

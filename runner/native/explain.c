@@ -2,14 +2,23 @@
  * Why an exec failed, when it has: the keeper, in the program's namespaces, looks at
  * the files that were tried. The program's own process may not: its filter may forbid
  * to look, and would end it.
+ *
+ * An exec may fail when the old image is gone already: then the kernel can but kill,
+ * by SIGSEGV (SIGKILL in old ones), and no errno is left.
  */
 #define _GNU_SOURCE
 #include "explain.h"
 
 #include "sys.h"
 
+#include <elf.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/wait.h>
 
 static const char *directory_of(const struct plan *plan)
 {
@@ -43,4 +52,83 @@ enum detail explain_failure(const struct plan *plan, const struct report *report
     for (unsigned i = 0; i < step->string_count && found == DETAIL_NONE; i++)
         found = explain_file(directory, step->strings[i], report->error);
     return found;
+}
+
+enum { SEGMENTS_MAX = 64 }; /* more than any linker makes; what is not read is not counted */
+
+struct needs {
+    uint64_t address_space;
+    uint64_t data; /* what is private and writable: RLIMIT_DATA, setrlimit(2) */
+};
+
+/* Add what a page table can hold: a header that lies must not wrap around. */
+static void add(uint64_t *sum, uint64_t bytes)
+{
+    *sum += bytes < (1ull << 56) ? bytes : 1ull << 56;
+}
+
+/* What the segments of a program take at least. False: it cannot be told. */
+static bool needs_of(int directory, const char *path, struct needs *needs)
+{
+    Elf64_Ehdr head;
+    Elf64_Phdr segments[SEGMENTS_MAX];
+    struct stat status;
+    cleanup_fd int fd = openat(directory, path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    *needs = (struct needs){0};
+    if (fd < 0 || fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) ||
+        pread(fd, &head, sizeof head, 0) != sizeof head ||
+        memcmp(head.e_ident, ELFMAG, SELFMAG) != 0 || head.e_ident[EI_CLASS] != ELFCLASS64 ||
+        head.e_phentsize != sizeof *segments || head.e_phnum > SEGMENTS_MAX)
+        return false;
+    ssize_t size = (ssize_t)(head.e_phnum * sizeof *segments);
+    if (pread(fd, segments, (size_t)size, (off_t)head.e_phoff) != size)
+        return false;
+    for (unsigned i = 0; i < head.e_phnum; i++) {
+        if (segments[i].p_type != PT_LOAD)
+            continue;
+        add(&needs->address_space, segments[i].p_memsz);
+        if (segments[i].p_flags & PF_W)
+            add(&needs->data, segments[i].p_memsz);
+    }
+    return true;
+}
+
+/* The soft limit that a plan sets, or all there is. */
+static uint64_t limit_in(const struct plan *plan, int resource)
+{
+    uint64_t limit = RLIM_INFINITY;
+    for (unsigned i = 0; i < plan->count; i++)
+        if (plan->steps[i].op == OP_rlimit && plan->steps[i].arg[0] == resource)
+            limit = (uint64_t)plan->steps[i].arg[1];
+    return limit;
+}
+
+static enum detail explain_size(const struct plan *plan, const struct step *exec)
+{
+    uint64_t address_space = limit_in(plan, RLIMIT_AS), data = limit_in(plan, RLIMIT_DATA);
+    cleanup_fd int directory = open(directory_of(plan), O_PATH | O_DIRECTORY | O_CLOEXEC);
+    for (unsigned i = 0; i < exec->string_count; i++) {
+        struct needs needs;
+        if (faccessat(directory, exec->strings[i], F_OK, 0) < 0)
+            continue; /* nor could it be executed */
+        if (!needs_of(directory, exec->strings[i], &needs))
+            return DETAIL_NONE;
+        if (needs.address_space > address_space)
+            return DETAIL_BEYOND_ADDRESS_SPACE;
+        return needs.data > data ? DETAIL_BEYOND_DATA : DETAIL_NONE;
+    }
+    return DETAIL_NONE;
+}
+
+enum detail explain_death(const struct plan *plan, int status)
+{
+    int number = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    if ((number != SIGSEGV && number != SIGKILL) ||
+        (limit_in(plan, RLIMIT_AS) == RLIM_INFINITY &&
+         limit_in(plan, RLIMIT_DATA) == RLIM_INFINITY))
+        return DETAIL_NONE;
+    for (unsigned i = 0; i < plan->count; i++)
+        if (plan->steps[i].op == OP_exec)
+            return explain_size(plan, &plan->steps[i]);
+    return DETAIL_NONE;
 }

@@ -69,15 +69,15 @@ int op_keep_fresh(const struct step *step, struct context *context)
     return 0;
 }
 
-int fresh_full(const struct plan *box)
+int places_full(const struct plan *plan)
 {
     int full = 0;
-    for (unsigned i = 0; i < box->count; i++) {
-        const struct step *step = &box->steps[i];
+    for (unsigned i = 0; i < plan->count; i++) {
+        const struct step *step = &plan->steps[i];
         struct statfs now;
-        if (step->op != OP_keep_fresh)
+        if (step->phase != PHASE_READY || step->op != OP_mount)
             continue;
-        if (statfs(step->strings[0], &now) < 0)
+        if (statfs(step->strings[1], &now) < 0)
             return -errno;
         full |= (now.f_bfree ? 0 : FULL_BYTES) | (now.f_ffree ? 0 : FULL_INODES);
     }

@@ -1,7 +1,7 @@
 /*
  * The limits of a running program, and when to look again. There is no tick: CPU
  * time cannot grow faster than the number of CPUs, so the next look is due at
- * (limit - used) / cpus.
+ * (limit - used) / cpus; nor can memory that is followed, beyond what each CPU can touch.
  */
 #define _GNU_SOURCE
 #include "limit.h"
@@ -17,6 +17,7 @@ enum {
     FOLLOW_NS = 5 * 1000 * 1000,
     FOLLOW_SHARE = 10, /* following a large tree takes at most a tenth of a CPU */
     CPU_NOISE_NS = 200 * 1000,
+    TOUCH_BYTES_PER_NS = 4, /* no CPU has its pages filled with zeros faster than this */
 };
 
 #define SETUP_LIMIT_NS (10 * NS_PER_S)
@@ -59,6 +60,7 @@ static int measure_tree(struct watch *watch)
     int64_t limit = watch->limits->memory_bytes;
     if (limit && tree.memory_bytes > limit && follow(watch, true, &exact) == 0)
         tree.memory_bytes = exact.memory_bytes;
+    watch->memory_now = tree.memory_bytes;
     if (tree.memory_bytes > watch->memory_peak)
         watch->memory_peak = tree.memory_bytes;
     return 0;
@@ -104,6 +106,9 @@ static int64_t next_look(const struct watch *watch, int64_t now, int64_t took)
         next = earlier(next, now + limits->idle_ns / 8);
     if (watch->follow && (limits->memory_bytes || limits->cpu_ns))
         next = earlier(next, now + FOLLOW_NS);
+    if (watch->follow && limits->memory_bytes)
+        next = earlier(next, now + (limits->memory_bytes - watch->memory_now) /
+                                       (limits->cpus * TOUCH_BYTES_PER_NS));
     int64_t least = took * FOLLOW_SHARE;
     least = now + (watch->follow && least > LOOK_MIN_NS ? least : LOOK_MIN_NS);
     return next < least ? least : next;

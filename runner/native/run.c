@@ -231,8 +231,11 @@ static void conclude(struct wire_reply *reply, const struct watch *watch,
         reply_failure(reply, watch->error_location, -watch->error);
     else if (state == REPORT_SETUP && watch->cause == CAUSE_NONE)
         reply_failure(reply, LOCATION_CLONE, EPIPE); /* killed before it could say anything */
-    else
+    else {
         fill_figures(reply, watch, report);
+        if (watch->cause == CAUSE_NONE)
+            reply->detail = explain_death(plan, watch->status);
+    }
 }
 
 /* Was it killed, and not by us? Perhaps by itself; or init was, and the kernel killed all. */
@@ -327,9 +330,9 @@ static int make_ready(struct box *box, const struct plan *plan, struct report *r
 }
 
 /* Note what is full, before it is put back. */
-static void say_full(const struct box *box, struct wire_reply *reply)
+static void say_full(const struct plan *plan, struct wire_reply *reply)
 {
-    int full = fresh_full(&box->plan);
+    int full = places_full(plan);
     if (full < 0)
         reply_failure(reply, LOCATION_WATCH, -full);
     else
@@ -365,7 +368,7 @@ int run_program(struct box *box, struct frame *frame, int control, struct report
         (void)nanosleep(&pause, NULL);
     }
     if (reply->kind == REPLY_EXITED && frame->request.flags & REQUEST_SAY_FULL)
-        say_full(box, reply);
+        say_full(&plan, reply);
     plan_free(&plan);
     return gone;
 }

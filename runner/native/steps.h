@@ -89,10 +89,10 @@ int open_own(const struct context *context, const char *name);
 int steps_run(const struct plan *plan, enum phase phase, struct context *context);
 
 /*
- * Is one of the places that a box keeps fresh full? enum full, or -errno. Asked when nobody
- * writes any more.
+ * Is one of the places full that the plan of a run has limited? enum full, or -errno. Asked
+ * when nobody writes any more.
  */
-int fresh_full(const struct plan *box);
+int places_full(const struct plan *plan);
 
 /* May a step use this slot of detached mounts? */
 bool slot_valid(const struct context *context, int64_t slot);

@@ -47,7 +47,8 @@ struct watch {
     int64_t lost_ns;     /* … and what has vanished from it since the start */
     int64_t active_ns;   /* when it was last seen to use CPU */
     int64_t active_cpu_ns;
-    int64_t memory_peak; /* as seen by following, or -1 */
+    int64_t memory_now;  /* as seen by following … */
+    int64_t memory_peak; /* … at its highest, or -1 */
 };
 
 /* Are its fd indexes within what came with the frame? */

@@ -84,7 +84,8 @@ enum {
     X(AFFINITY, 58)         \
     X(PERSONALITY, 59)      \
     X(AMBIENT, 60)          \
-    X(LANDLOCK, 61)
+    X(LANDLOCK, 61)         \
+    X(MOUNT_LIMIT, 62)
 
 #define LOCATION_ENUM(name, number) LOCATION_##name = (number),
 enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
@@ -256,7 +257,7 @@ enum {
     REQUEST_NOTIFY_EXEC = 2, /* RUN: say so when exec has happened */
     REQUEST_ABORT = 4,       /* SYNC: do not go on */
     REQUEST_FOLLOW = 8,      /* RUN: no cgroup; account for the tree through /proc and init */
-    REQUEST_SAY_FULL = 16,   /* RUN: has it left one of the fresh places full? */
+    REQUEST_SAY_FULL = 16,   /* RUN: has it left a place full that is limited? */
 };
 
 struct wire_request {
@@ -281,8 +282,9 @@ enum reply_kind {
     REPLY_STOPPED = 8, /* pid: has stopped itself before its filter is loaded */
 };
 
-/* What an errno alone does not tell. X(name) */
-#define DETAILS(X) X(NONE) X(LOADER_MISSING) X(MOUNTED_NOEXEC)
+/* What an errno or a signal alone does not tell. X(name) */
+#define DETAILS(X) \
+    X(NONE) X(LOADER_MISSING) X(MOUNTED_NOEXEC) X(BEYOND_ADDRESS_SPACE) X(BEYOND_DATA)
 
 #define DETAIL_ENUM(name) DETAIL_##name,
 enum detail { DETAILS(DETAIL_ENUM) DETAIL_END };
@@ -292,7 +294,7 @@ enum detail { DETAILS(DETAIL_ENUM) DETAIL_END };
 #define CAUSES(X) \
     X(NONE) X(CPU_TIME) X(WALL_TIME) X(IDLE_TIME) X(MEMORY) X(OUTPUT) X(CANCELLED) X(SYSCALL)
 
-/* Of a fresh place, when all has ended: is no byte left in it, no inode? */
+/* Of a place, when all has ended: is no byte left in it, no inode? */
 enum full { FULL_BYTES = 1, FULL_INODES = 2 };
 
 #define CAUSE_ENUM(name) CAUSE_##name,
@@ -338,7 +340,7 @@ struct wire_reply {
     int64_t switches_voluntary;
     int64_t switches_involuntary;
     int64_t stream_bytes[2]; /* what the program wrote, or -1 */
-    int64_t full;            /* enum full, of all fresh places together */
+    int64_t full;            /* enum full, of all places that are limited together */
     struct wire_violation violation;
 };
 

@@ -134,7 +134,7 @@ def ready_places(
     for number, mount in in_order(mounts):
         if mount.kind is MountKind.TMPFS and mount.fresh:
             yield mounting.mount(
-                At.MOUNT_TMPFS,
+                At.MOUNT_LIMIT,
                 mount.target,
                 flags=mounting.MS_REMOUNT | places.tmpfs_flags(mount),
                 fstype="tmpfs",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,18 @@ from pathlib import Path
 import pytest
 
 import runner
-from runner import ConfigError, HostError, Limits, MiB, Mount, Result, Sandbox, Status
+from runner import (
+    ChildError,
+    ConfigError,
+    ErrorLocation,
+    HostError,
+    Limits,
+    MiB,
+    Mount,
+    Result,
+    Sandbox,
+    Status,
+)
 from runner.rootfs import TMP_INODES, TMP_SIZE
 
 pytestmark = pytest.mark.userns
@@ -106,6 +118,22 @@ def test_limits_of_one_run_do_not_hold_for_the_next(sandbox: Sandbox) -> None:
     assert sizes(sandbox) == own
     assert sizes(sandbox, inodes=9) == [TMP_SIZE, 10] * 2
     assert sizes(sandbox, disk=100 * MiB) == [100 * MiB, TMP_INODES] * 2
+
+
+def test_limits_hold_for_a_submission_whose_files_stay() -> None:
+    with Sandbox(fresh="submission") as sandbox:
+        assert run(sandbox, "head -c 512K /dev/zero >/tmp/x", disk=MiB).ok
+        full = run(sandbox, "head -c 1M /dev/zero >/tmp/y", disk=MiB)
+        assert ending(full) == (Status.DISK_LIMIT, "disk", 1, None)
+        with pytest.raises(ChildError) as caught:
+            run(sandbox, "true", disk=MiB // 2)
+        at = (caught.value.location, caught.value.errno, caught.value.subject)
+        assert at == (ErrorLocation.MOUNT_LIMIT, errno.EINVAL, "/tmp")
+        assert str(caught.value).startswith("mount(limit)[")
+        assert run(sandbox, "cat /tmp/x /tmp/y | wc -c").stdout == b"1048576\n"
+        assert caught.value.hint == (
+            "a place that is kept holds more than the limit already: raise it, or start anew"
+        )
 
 
 def test_limits_hold_beside_what_is_mounted_below_the_place(tmp_path: Path) -> None:

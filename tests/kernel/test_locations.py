@@ -280,7 +280,7 @@ LOCATIONS: dict[ErrorLocation, Fault] = {
 }
 
 # Reported by the keeper outside a `Runner`'s own steps; each has a test of its own below.
-OF_THE_KEEPER = {At.CGROUP, At.CLEAN, At.INIT, At.WATCH}
+OF_THE_KEEPER = {At.CGROUP, At.CLEAN, At.INIT, At.MOUNT_LIMIT, At.WATCH}
 
 
 def test_locations_all_have_a_fault() -> None:
@@ -433,6 +433,25 @@ def test_place_that_was_fresh_once_is_reported_to_the_next_run_by_its_index() ->
     error = caught.value
     assert (error.location, error.errno, error.index) == (At.CLEAN, errno.ENOENT, 3)
     assert "not this" not in str(error)
+
+
+def test_place_that_cannot_be_limited_is_reported_and_nothing_is_started() -> None:
+    mounts = [Mount.tmpfs("/a", fresh=False), Mount.tmpfs("/nonexistent")]
+    ready = list(plan.ready_places(mounts, disk=4096, inodes=None))
+    with contextlib.closing(keeper_with([NOTHING])) as keeper:
+        config = Runner(args=["/bin/true"])
+        program = plan.program(config, candidates=[b"/bin/true"], files=[-1])
+        for steps in ([*ready, *program], program):
+            encoded = wire.encode_plan(steps)
+            keeper.send_run(encoded, fds=[], watch=wire.NO_WATCH, flags=0)
+            if steps is program:
+                assert keeper.receive(steps).kind == wire.ReplyKind.EXITED
+                continue
+            with pytest.raises(ChildError) as caught:
+                keeper.receive(steps)
+    error = caught.value
+    assert (error.location, error.errno, error.index) == (At.MOUNT_LIMIT, errno.ENOENT, 1)
+    assert error.subject == "/nonexistent"
 
 
 def test_init_that_has_died_is_reported_and_never_a_verdict() -> None:
