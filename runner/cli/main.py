@@ -195,21 +195,25 @@ def _settings(options: SimpleNamespace) -> dict[str, Any]:
     if options.no_seccomp:
         settings["policy"] = None
     elif options.policy is not None:
-        settings["policy"] = _policy(options.policy)
+        settings["policy"] = _policy(options)
     if options.full_env or options.env:
         base = dict(os.environ) if options.full_env else DEFAULT_ENV
         settings["env"] = base | dict(options.env)
     return settings
 
 
-def _policy(text: str) -> str | bytes:
+def _policy(options: SimpleNamespace) -> str | bytes:
     """Give a stock policy's name as it is, and the filter of a file, which has a slash."""
-    if "/" not in text:
-        return text
-    from runner.seccomp import load
+    name: str = options.policy
+    if "/" not in name:
+        return name
+    from runner.seccomp import files, load, native
 
     try:
-        return load(text)
+        if files.is_profile(name):
+            for note in files.profile(name, native(None)).notes:
+                _note(options, note)
+        return load(name)
     except ConfigError as error:
         if not str(error).startswith("policy: "):
             raise  # one line for each fault in the file, which names it

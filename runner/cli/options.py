@@ -181,7 +181,8 @@ OPTIONS: Final = (
     Option(_I, "share_net", ("--share-net",), "", None,
            "the same as --net host"),
     Option(_I, "policy", ("--policy",), "NAME|FILE", values.file_name,
-           "seccomp policy: a stock one by name, or a policy file, written with a slash"),
+           "which system calls it may make: a stock policy by name, or a file, written with a "
+           "slash: of rules, or, if it ends in .json, an OCI profile"),
     Option(_I, "no_seccomp", ("--no-seccomp",), "", None,
            "allow every system call"),
     Option(_I, "landlock", ("--landlock",), "RULE", values.landlock,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from runner.seccomp.rules import Policy, Rule
 _STATUSES: Final = """The exit status is 0; 1 when something is wrong with a policy, all of \
 which is told on standard error; and 64 for a usage error."""
 _POLICY: Final = """POLICY is a stock policy's or preset's name, or a file, written with a \
-slash."""
+slash: of rules, or, if it ends in .json, an OCI profile."""
 _ARCH: Final = ("--arch=ARCH", "for x86_64 or aarch64, in place of this machine's")
 
 
@@ -42,7 +43,7 @@ def _show(values: Values, words: list[str]) -> int:
         if "--pfc" in values:
             from runner.seccomp.listing import listing
 
-            program = _program(policy, arch)
+            program = files.compile_anew(policy, arch)
             report.write(1, f"# {policy}, {arch}: {len(program) // 8} instructions\n")
             report.write(1, "".join(f"{line}\n" for line in listing(program, arch)))
         else:
@@ -50,18 +51,10 @@ def _show(values: Values, words: list[str]) -> int:
     return 0
 
 
-def _program(policy: str, arch: str) -> bytes:
-    """Compile a policy, a stock one too: what is shown is what the text means now."""
-    source = files.find(policy)
-    return seccomp.compile_policy(
-        source.text, name=source.name, arch=arch, sources=source.others
-    )
-
-
 def _compile(values: Values, words: list[str]) -> int:
     if len(words) > 1:
         raise refuse(words[1], "compile one policy at a time")
-    program = _program(words[0], seccomp.native(values.get("--arch")))
+    program = files.compile_anew(words[0], seccomp.native(values.get("--arch")))
     path = values.get("-o")
     if path is not None:
         with open(path, "wb") as file:
@@ -82,18 +75,22 @@ def _check(_values: Values, words: list[str]) -> int:
 def _check_one(policy: str) -> int:
     try:
         sizes = ", ".join(
-            f"{len(_program(policy, arch)) // 8} on {arch}" for arch in syscalls.AUDIT_ARCHS
+            f"{len(files.compile_anew(policy, arch)) // 8} on {arch}"
+            for arch in syscalls.AUDIT_ARCHS
         )
     except ConfigError as error:
         report.say(str(error))
         return 1
     report.write(1, f"{policy}: ok, instructions: {sizes}\n")
+    if files.is_profile(policy):
+        for note in files.profile(policy, seccomp.native(None)).notes:
+            report.write(1, f"note: {note}\n")
     return 0
 
 
 def _explain(values: Values, words: list[str]) -> int:
     arch = seccomp.native(values.get("--arch"))
-    policy = seccomp.read(words[0])
+    policy = seccomp.read(words[0], arch)
     texts = files.find(words[0])
     for word in words[1:]:
         call = explain.parse_call(word, policy.constants)
@@ -112,17 +109,19 @@ def _answer(
     if call.arguments is None:
         rules = list(explain.rules_of(policy, call.name))
         yield f"{word}: {'it depends' if any(rule.when for rule in rules) else 'always'}"
-        yield from (_quote(rule, texts) for rule in rules)
+        yield from (_quote(rule, texts, call.name) for rule in rules)
         if not rules or rules[-1].when:
             yield default
         return
     rule = policy.decider(call.name, call.arguments)
     yield f"{word}: {policy.default if rule is None else rule.action}"
-    yield default if rule is None else _quote(rule, texts)
+    yield default if rule is None else _quote(rule, texts, call.name)
 
 
-def _quote(rule: Rule, texts: files.Source) -> str:
+def _quote(rule: Rule, texts: files.Source, name: str) -> str:
     """Give a rule's line as it is written, with its place and its reason."""
+    if files.is_profile(texts.name):
+        return f"  {rule.place}: {dataclasses.replace(rule, names=(name,))}"
     own = len(rule.origin) == 1
     text = texts.text if own else texts.others[rule.origin[-1]]
     return f"  {rule.place}: {text.split(chr(10))[rule.line - 1].strip()}"

@@ -42,8 +42,9 @@ def compile_policy(
 def load(policy: str | bytes, arch: str | None = None) -> bytes:
     """Give the filter of a policy for this machine's architecture, or another.
 
-    `policy` is a stock policy's name; a path of one, which has a slash; or a filter, which is
-    given back. Raises ConfigError with one line for each fault.
+    `policy` is a stock policy's name; a path, which has a slash, of a policy's text or, if it
+    ends in .json, of an OCI profile; or a filter, which is given back. Raises ConfigError with
+    one line for each fault.
     """
     if isinstance(policy, bytes):
         return policy
@@ -58,11 +59,11 @@ def load(policy: str | bytes, arch: str | None = None) -> bytes:
         return file.read()
 
 
-def read(policy: str) -> Policy:
+def read(policy: str, arch: str | None = None) -> Policy:
     """Give the rules of a policy that `load` takes by its name or path."""
     from runner.seccomp import files
 
-    return files.rules(policy)
+    return files.read(policy, native(arch))
 
 
 def native(arch: str | None) -> str:

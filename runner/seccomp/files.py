@@ -1,4 +1,4 @@
-"""Policies as files: the stock ones, their presets, and the user's.
+"""Policies as files: the stock ones and their presets, the user's, and OCI profiles.
 
 A file includes its neighbours and the stock policies by name, its neighbours first. What was
 compiled is kept by its content in the user's cache directory.
@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runner.errors import ConfigError
-from runner.seccomp import cache, compile_policy, syscalls
+from runner.seccomp import bpf, cache, compile_policy, syscalls
 from runner.seccomp.parse import parse_policy
 from runner.seccomp.rules import Policy
+
+if TYPE_CHECKING:
+    from runner.seccomp.oci import Profile
 
 POLICIES: Final = os.path.join(os.path.dirname(__file__), "policies")
 PRESETS: Final = os.path.join(POLICIES, "presets")
@@ -31,21 +34,49 @@ class Source(NamedTuple):
 
 
 def compiled(path: str, arch: str) -> bytes:
-    """Compile a policy file, unless the cache has it.
+    """Compile a policy file or an OCI profile, unless the cache has it.
 
     Raises ConfigError with one line for each fault.
     """
+    if is_profile(path):
+        return compile_anew(path, arch)
     source = find(path)
     return cache.kept(
         (arch, source.text, *(part for pair in sorted(source.others.items()) for part in pair)),
-        lambda: compile_policy(source.text, name=path, arch=arch, sources=source.others),
+        lambda: _compile(source, arch),
     )
 
 
-def rules(policy: str) -> Policy:
-    """Give the rules of a stock policy by its name, or of a file by its path."""
+def compile_anew(policy: str, arch: str) -> bytes:
+    """Compile a policy, by name or path, whatever is kept of it."""
+    if is_profile(policy):
+        rules = profile(policy, arch).policy
+        return bpf.compile_rules(rules, arch, syscalls.numbers(arch))
+    return _compile(find(policy), arch)
+
+
+def read(policy: str, arch: str) -> Policy:
+    """Give the rules of a stock policy by its name, or of a file or profile by its path."""
+    if is_profile(policy):
+        return profile(policy, arch).policy
     source = find(policy)
     return parse_policy(source.text, name=source.name, sources=source.others)
+
+
+def is_profile(policy: str) -> bool:
+    """Tell whether it is the path of an OCI profile."""
+    return "/" in policy and policy.endswith(".json")
+
+
+def profile(path: str, arch: str) -> Profile:
+    """Read an OCI profile, for a program without capabilities, as all in a sandbox are."""
+    from runner.seccomp.oci import parse_profile  # few have one
+
+    return parse_profile(read_text(path), name=path, arch=arch)
+
+
+def _compile(source: Source, arch: str) -> bytes:
+    return compile_policy(source.text, name=source.name, arch=arch, sources=source.others)
 
 
 def find(policy: str) -> Source:
@@ -58,8 +89,10 @@ def find(policy: str) -> Source:
             message = f"policy: {policy!r} is not a stock policy{near}; known: {known}"
             raise ConfigError(message)
         return Source(policy, own[policy], own)
-    name = os.path.basename(policy).removesuffix(SUFFIX)
     text = read_text(policy)
+    if is_profile(policy):
+        return Source(policy, text, {})
+    name = os.path.basename(policy).removesuffix(SUFFIX)
     neighbours = {
         other: read_text(path)
         for other, path in directory_of(os.path.dirname(policy))

@@ -28,12 +28,12 @@ from runner.seccomp.start import START
 
 _DIRECTIVES: Final = ("default", "define", "include")
 _VERBS: Final = {verb.name.lower(): verb for verb in Verb}
-_ERRNOS: Final = {name: number for number, name in errno.errorcode.items()} | {
+ERRNOS: Final = {name: number for number, name in errno.errorcode.items()} | {
     "EWOULDBLOCK": errno.EWOULDBLOCK,
     "EDEADLOCK": errno.EDEADLOCK,
     "ENOTSUP": errno.ENOTSUP,
 }
-_MAX_ERRNO: Final = 4095  # MAX_ERRNO, <linux/err.h>; the kernel cuts a larger one down to it
+MAX_ERRNO: Final = 4095  # MAX_ERRNO, <linux/err.h>; the kernel cuts a larger one down to it
 _MAX_DATA: Final = 0xFFFF  # SECCOMP_RET_DATA
 _MOST_INCLUDES: Final = 200
 
@@ -191,12 +191,12 @@ def _action(words: list[str]) -> tuple[Action, list[str]]:
 
 def _errno(word: str) -> int:
     if _is_number(word):
-        if int(word) > _MAX_ERRNO:
-            raise _Fault(f"{word} is not an errno: they end at {_MAX_ERRNO}")
+        if int(word) > MAX_ERRNO:
+            raise _Fault(f"{word} is not an errno: they end at {MAX_ERRNO}")
         return int(word)
-    if word not in _ERRNOS:
-        raise _Fault(f"{word!r} is not an errno{syscalls.nearest(word, _ERRNOS)}")
-    return _ERRNOS[word]
+    if word not in ERRNOS:
+        raise _Fault(f"{word!r} is not an errno{syscalls.nearest(word, ERRNOS)}")
+    return ERRNOS[word]
 
 
 def _is_number(word: str) -> bool:

@@ -172,6 +172,12 @@ def unreachable(rule: Rule, earlier: Sequence[Rule]) -> str | None:
     return None
 
 
+def apart(one: Rule, other: Rule) -> bool:
+    """Tell whether two rules can be seen never to match the same arguments."""
+    mine, theirs = _by_key(one.when), _by_key(other.when)
+    return any(not _intersect(mine[key], theirs[key]) for key in mine.keys() & theirs.keys())
+
+
 def _keys(rule: Rule) -> int:
     return len({comparison.key for comparison in rule.when})
 

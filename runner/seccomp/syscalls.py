@@ -81,14 +81,26 @@ def _known() -> frozenset[str]:
     return frozenset(name for arch in AUDIT_ARCHS for name in numbers(arch))
 
 
+def is_known(name: str) -> bool:
+    """Tell whether an architecture of ours has such a call."""
+    return name in _known()
+
+
+def is_of_others(name: str) -> bool:
+    """Tell whether only architectures have it that are none of ours."""
+    import pyseccomp
+
+    if name in _known() or not (name.isascii() and name.isidentifier()):
+        return False
+    number: int = pyseccomp.resolve_syscall(pyseccomp.Arch.X86_64, name)
+    return number != _UNKNOWN
+
+
 def fault(name: str) -> str | None:
     """Say what is wrong with a name that no architecture of ours has, or None."""
     if name in _known():
         return None
-    import pyseccomp
-
-    plain = name.isascii() and name.isidentifier()
-    if plain and pyseccomp.resolve_syscall(pyseccomp.Arch.X86_64, name) != _UNKNOWN:
+    if is_of_others(name):
         return f"{name!r} is a system call of neither {' nor '.join(AUDIT_ARCHS)}: remove it"
     return f"{name!r} is not a system call{nearest(name, _known())}"
 

@@ -227,6 +227,37 @@ def test_explain_of_what_is_no_call_says_why(
     assert failure(said, 1, "explain", mine, call) == [f"run-sandboxed: policy explain: {why}"]
 
 
+PROFILE = """{
+  "defaultAction": "SCMP_ACT_ERRNO",
+  "syscalls": [
+    {"names": ["socket", "raed"], "action": "SCMP_ACT_ALLOW",
+     "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]}
+  ]
+}
+"""
+
+
+def test_profile_is_checked_and_explained_by_its_lines(
+    here: Path, said: pytest.CaptureFixture[bytes]
+) -> None:
+    (here / "p.json").write_text(PROFILE)
+    assert output(said, "check", "./p.json").splitlines() == [
+        "./p.json: ok, instructions: 12 on x86_64, 10 on aarch64",
+        "note: ./p.json:4: 'raed' is not a system call: did you mean 'read'?: it is left out",
+    ]
+    assert output(said, "show", "./p.json") == PROFILE
+    assert output(said, "explain", "./p.json", "socket(AF_UNIX)", "socket(2)").splitlines() == [
+        "socket(AF_UNIX): allow",
+        "  ./p.json:4: allow socket if arg0 == 0x1",
+        "socket(2): errno EPERM",
+        "  ./p.json: no line is left to decide: default errno EPERM",
+    ]
+    (here / "p.json").write_text("{")
+    assert failure(said, 1, "check", "./p.json") == [
+        "run-sandboxed: ./p.json:1: it is not JSON: a name in quotes is missing"
+    ]
+
+
 # --- The words.
 
 

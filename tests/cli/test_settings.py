@@ -182,6 +182,22 @@ def test_policy_file_with_faults_is_refused_with_all_of_them(
     )
 
 
+def test_oci_profile_is_compiled_and_what_has_no_effect_is_told(
+    recorder: type[_Recorder], tmp_path: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = f"{tmp_path}/p.json"
+    text = '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [\n%s]}'
+    entry = '{"names": ["raed", "mount"], "action": "SCMP_ACT_ERRNO"}'
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text % entry)
+    assert main(["--policy", path, "prog"]) == 0
+    assert recorder.asked["policy"] == compile_policy(
+        "default allow\nerrno EPERM mount", name="x", arch=os.uname().machine
+    )
+    note = f"note: {path}:2: 'raed' is not a system call: did you mean 'read'?: it is left out"
+    assert capfd.readouterr().err.splitlines()[0] == f"run-sandboxed: {note}"
+
+
 @pytest.mark.parametrize(
     ("content", "why"), [(None, "No such file or directory"), (b"\xff", "it is not UTF-8 text")]
 )
