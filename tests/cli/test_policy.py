@@ -242,7 +242,7 @@ def test_profile_is_checked_and_explained_by_its_lines(
 ) -> None:
     (here / "p.json").write_text(PROFILE)
     assert output(said, "check", "./p.json").splitlines() == [
-        "./p.json: ok, instructions: 12 on x86_64, 10 on aarch64",
+        "./p.json: ok, instructions: 13 on x86_64, 11 on aarch64",
         "note: ./p.json:4: 'raed' is not a system call: did you mean 'read'?: it is left out",
     ]
     assert output(said, "show", "./p.json") == PROFILE
