@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.load import everything_busy
 from bench.measure import Table, percentile
 from runner.config import Limits
 from runner.result import Result, Status
@@ -28,25 +26,9 @@ def one_core_busy(_: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def everything_busy(spin: Path) -> Iterator[None]:
-    """Keep every core busy with another program, and the GIL with a thread of this one."""
-    done = threading.Event()
-
-    def hold_the_gil() -> None:
-        while not done.is_set():
-            sum(range(1000))
-
-    spinners = [subprocess.Popen([spin]) for _ in os.sched_getaffinity(0)]
-    thread = threading.Thread(target=hold_the_gil)
-    thread.start()
-    try:
+def all_busy(spin: Path) -> Iterator[None]:
+    with everything_busy([spin]):
         yield
-    finally:
-        done.set()
-        thread.join()
-        for spinner in spinners:
-            spinner.kill()
-            spinner.wait()
 
 
 def wall_lateness(result: Result) -> float:
@@ -63,7 +45,7 @@ def cpu_lateness(result: Result) -> float:
 
 @pytest.mark.parametrize(
     ("load", "busy", "budget"),
-    [("one core busy", one_core_busy, 5.0), ("all cores and GIL busy", everything_busy, 10.0)],
+    [("one core busy", one_core_busy, 5.0), ("all cores and GIL busy", all_busy, 10.0)],
     ids=["one-core-busy", "all-busy"],
 )
 @pytest.mark.parametrize(
