@@ -18,7 +18,7 @@ PYTHON3 ?= $(shell for python in /usr/bin/python3 python3; do \
     "$$python" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
         && echo "$$python" && exit; done; echo python3)
 
-.PHONY: help build demo test test-unit test-kernel lint fmt type analyze sanitize fuzz policies bench check clean
+.PHONY: help build demo test test-unit test-kernel lint fmt type analyze sanitize fuzz policies bench accuracy compare check clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -104,6 +104,14 @@ policies: build ## compile the stock policies into the package
 bench: build ## measure against bare vfork, exec and wait; one benchmark at a time
 	@$(PYTHON) -m pytest bench -q --timeout=600 -o python_files='bench_*.py' \
 	    --benchmark-columns=median,min,iqr,rounds
+
+accuracy: build ## measure how right the figures are, and how late the kills; draws pictures
+	@.ci/need musl-gcc=musl-tools javac=default-jdk-headless node=nodejs
+	@$(PYTHON) -m bench.accuracy
+
+compare: build ## measure against bwrap, crun and firejail, and what each guarantee costs
+	@.ci/need gcc=gcc javac=default-jdk-headless bwrap=bubblewrap crun=crun firejail=firejail
+	@$(PYTHON) -m bench.compare
 
 check: lint type analyze sanitize ## everything that needs no run of the package
 

@@ -1,0 +1,124 @@
+"""From bench/data/compare.json to the tables and pictures of docs/performance.md."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+from bench import svg
+from bench.compare.contestants import BARE, CONTESTANTS
+from bench.measure import percentile
+from bench.record import describe, draw
+
+HOW = {"live": "a run in a live sandbox", "once": "a sandbox used once"}
+
+
+def duration(us: float) -> str:
+    """Write a time with three digits."""
+    if us < 1000:
+        return f"{us:.0f} µs"
+    return f"{us / 1000:.{2 if us < 10_000 else 1 if us < 100_000 else 0}f} ms"
+
+
+def latency_table(data: dict[str, Any]) -> Iterator[str]:
+    bare = {
+        each["program"]: statistics.median(each["us"])
+        for each in data["latency"]
+        if each["contestant"] == BARE
+    }
+    yield "| program | run by | n | p50 | p99 | p50, to the bare loop's |"
+    yield "|---|---|---|---|---|---|"
+    for each in data["latency"]:
+        us = each["us"]
+        p50, p99 = percentile(us, 50), percentile(us, 99)
+        ratio = f"{statistics.median(us) / bare[each['program']]:.1f}"
+        cells = [
+            each["program"],
+            each["contestant"],
+            str(len(us)),
+            duration(p50),
+            duration(p99),
+        ]
+        yield f"| {' | '.join([*cells, ratio])} |"
+
+
+def throughput_table(data: dict[str, Any]) -> Iterator[str]:
+    numbers = sorted({each["at_a_time"] for each in data["throughput"]})
+    yield f"| runs per second, at a time | {' | '.join(map(str, numbers))} |"
+    yield f"|---|{'---|' * len(numbers)}"
+    for name, points in throughput(data).items():
+        yield f"| {name} | {' | '.join(f'{rate:.0f}' for _, rate in points)} |"
+
+
+def throughput(data: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
+    """Give the medians of each contestant, by how many ran at a time."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for each in data["throughput"]:
+        rate = statistics.median(each["per_second"])
+        found.setdefault(each["contestant"], []).append((each["at_a_time"], rate))
+    return {name: sorted(points) for name, points in found.items()}
+
+
+def guarantee_table(data: dict[str, Any]) -> Iterator[str]:
+    yield "| | n | p50 | p99 | the guarantee costs |"
+    yield "|---|---|---|---|---|"
+    whole = {}
+    for each in data["guarantees"]:
+        us = each["us"]
+        p50, p99 = percentile(us, 50), percentile(us, 99)
+        kind = each["how"], each["program"]
+        if kind not in whole:
+            whole[kind] = p50
+            yield f"| **{HOW[each['how']]}: {each['program']}** | | | | |"
+        costs = "" if whole[kind] == p50 else f"{whole[kind] - p50:.0f} µs"
+        cells = [each["variant"], str(len(us)), duration(p50), duration(p99), costs]
+        yield f"| {' | '.join(cells)} |"
+
+
+def pictures(data: dict[str, Any]) -> None:
+    """Draw the distributions into docs/pictures."""
+    note = describe(data["measured"])
+    names = [contestant.name for contestant in CONTESTANTS]
+    rows = [
+        svg.Strip(
+            f"{each['program']}: {each['contestant']}",
+            [us / 1000 for us in each["us"]],
+            names.index(each["contestant"]),
+        )
+        for each in data["latency"]
+    ]
+    draw("performance-latency", _strips("How long a run takes", note, rows))
+    curves = [
+        svg.Curve(name, points, names.index(name)) for name, points in throughput(data).items()
+    ]
+    axis = svg.Axis("at a time", 0.9, 9, log=True)
+    title = "Runs per second of a static C program that does nothing"
+    picture = svg.curves(title, note, axis, "runs/s", curves, marks=True)
+    draw("performance-throughput", picture)
+    kinds = list(dict.fromkeys((each["how"], each["program"]) for each in data["guarantees"]))
+    rows = [
+        svg.Strip(
+            f"{each['how']}, {'writes' if 'writes' in each['program'] else 'idle'}: "
+            f"{each['variant'].removeprefix('without ')}",
+            [us / 1000 for us in each["us"]],
+            kinds.index((each["how"], each["program"])),
+        )
+        for each in data["guarantees"]
+    ]
+    draw("performance-guarantees", _strips("A run with one guarantee left out", note, rows))
+
+
+def _strips(title: str, note: str, rows: list[svg.Strip]) -> str:
+    values = [value for row in rows for value in row.values]
+    return svg.strips(title, note, svg.around("ms", values, log=True), rows)
+
+
+def lines(data: dict[str, Any]) -> Iterator[str]:
+    """Give all of it, as Markdown."""
+    yield describe(data["measured"])
+    for table in (latency_table, throughput_table, guarantee_table):
+        yield ""
+        yield from table(data)
+    for name, why in data["missing"].items():
+        yield f"\n{name}: not measured, for want of {why}"
