@@ -204,6 +204,8 @@ def test_dangerous_call_gets_the_answer_of_the_table(policy: str, calls: Path) -
         for name, args, _ in deadly:
             result = tried(sandbox, word(name, args))
             assert (result.status, result.stdout) == (Status.DISALLOWED_SYSCALL, b""), name
+            if result.violation is not None:  # where the kernel tells
+                assert result.violation.name == name
 
 
 def test_dangerous_calls_without_a_filter_answer_otherwise(calls: Path) -> None:
