@@ -125,7 +125,9 @@ int64_t limit_check(struct watch *watch)
             watch_fail(watch, LOCATION_WATCH, -ETIMEDOUT); /* a frozen cgroup, a dead server */
     }
     if (limits->wall_ns) {
-        int64_t end = (exec ? watch->report->exec_ns : now) + limits->wall_ns;
+        /* The program's clock may be ahead of ours, or behind: its time namespace. */
+        int64_t began = watch->report->exec_ns - watch->box->places.clock_shift_ns;
+        int64_t end = (exec ? began : now) + limits->wall_ns;
         if (now >= end)
             watch_end(watch, CAUSE_WALL_TIME);
         next = earlier(next, end);

@@ -14,7 +14,9 @@ from runner import (
     ConfigError,
     ErrorLocation,
     Hook,
+    Limits,
     Sandbox,
+    Status,
     TimeOffsets,
 )
 
@@ -64,6 +66,16 @@ def test_time_offsets_move_the_clock_and_no_limit() -> None:
         result = sandbox.run(["python3", "-c", program])
         assert float(result.stdout) - time.monotonic() > 4900
         assert result.wall_ns < 5_000_000_000
+
+
+@pytest.mark.parametrize("offset", [5000, -20])
+def test_wall_time_is_of_our_clock_whatever_the_programs_says(offset: int) -> None:
+    with Sandbox(time_offsets=TimeOffsets(monotonic=offset)) as sandbox:
+        ended = sandbox.run(["sleep", "40"], limits=Limits(wall_time=0.3))
+        assert ended.status is Status.WALL_TIME_LIMIT
+        assert ended.wall_ns is not None
+        assert 300_000_000 <= ended.wall_ns < 20_000_000_000  # not the forty of the sleep
+        assert sandbox.run(["sleep", "0.1"], limits=Limits(wall_time=10)).ok
 
 
 def test_hook_that_fails_is_a_failure_of_the_sandbox() -> None:
