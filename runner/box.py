@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from runner.cgroup.groups import Files
     from runner.config import User
+    from runner.observe import Observation
     from runner.plan import Step
     from runner.result import Result
 
@@ -72,6 +73,7 @@ class Program(NamedTuple):
     env: tuple[tuple[str, str], ...]
     work_dir: str
     limits: Limits
+    measures: frozenset[str] = frozenset()
 
 
 class _Request(NamedTuple):
@@ -88,6 +90,7 @@ class Pending(NamedTuple):
     limits: Limits
     wanted: streams.Wanted
     enforced: Mapping[str, str | None]
+    observation: Observation | None
 
 
 class Box:
@@ -106,6 +109,7 @@ class Box:
         self._requests: dict[tuple[object, ...], _Request] = {}
         self._disk: tuple[int | None, int | None] = (None, None)
         self._kept: Files | None = None
+        self._notes: int | None = None
         with contextlib.ExitStack() as undo:
             # Entered first and so left last: the keeper ends what is in the groups.
             parent = Parent.find(self._host)
@@ -140,7 +144,8 @@ class Box:
             )
             guarantees.require(config.require, self.enforced, self._host)
             # When it is closed, or collected, or the interpreter ends: whichever is first.
-            self._end = weakref.finalize(self, _end, undo.pop_all(), os.getpid())
+            self._undo = undo.pop_all()
+            self._end = weakref.finalize(self, _end, self._undo, os.getpid())
 
     def close(self) -> None:
         """End everything in it; idempotent. In a fork of the grader it does nothing."""
@@ -159,19 +164,30 @@ class Box:
         flags = wire.FOLLOW if groups is None else 0
         if self._disk != (None, None):
             flags |= wire.SAY_FULL
+        observation = None
+        if program.measures:
+            observation = self._observation(program.measures)
+            flags |= observation.flags
         with self._streams.fds(wanted) as fds:
             run_id = self.keeper.send_run(
                 request.plan,
-                fds=fds,
+                fds=fds if observation is None else [*fds, observation.fd],
                 watch=request.watch,
                 flags=flags,
             )
-        return Pending(run_id, request, limits, wanted, enforced)
+        return Pending(run_id, request, limits, wanted, enforced, observation)
 
     def finish(self, pending: Pending) -> Result:
         """Wait for the end of a program; the keeper's fd is readable when it has come."""
+        observation = pending.observation
+        if observation is None:
+            return self._result(pending, self.keeper.receive(pending.request.steps))
+        with observation.explained():
+            reply = self.keeper.receive(pending.request.steps)
+        return observation.added_to(self._result(pending, reply), reply)
+
+    def _result(self, pending: Pending, reply: wire.Reply) -> Result:
         groups, wanted = self._groups, pending.wanted
-        reply = self.keeper.receive(pending.request.steps)
         return measure.result_of(
             reply,
             None if groups is None else groups.usage(reply.readings),
@@ -201,6 +217,20 @@ class Box:
             self.keeper.send_kept(fds, bytes(unused) + bytes(uses))
         self._kept = files
 
+    def _observation(self, measures: frozenset[str]) -> Observation:
+        from runner import observe  # few ask for anything
+
+        if self._notes is None:
+            self._notes = os.memfd_create("notes", os.MFD_CLOEXEC)
+            self._undo.callback(os.close, self._notes)
+        return observe.Observation(
+            measures,
+            self._notes,
+            required="instructions" in self._require,
+            host=self._host,
+            unified=None if self._groups is None else self._groups.unified,
+        )
+
     def _request(self, program: Program, wanted: streams.Wanted) -> _Request:
         disk = (program.limits.disk, program.limits.inodes)
         # The places are as the last run had them, or as they were mounted.
@@ -222,18 +252,29 @@ class Box:
         groups = self._groups
         placements = 0 if groups is None else len(groups.placement)
         env = dict(program.env)
+        first, traced = streams.COUNT, False
+        if program.measures:
+            from runner import observe
+
+            first, traced = streams.COUNT + 1, observe.is_traced(program.measures)
+            if traced and self._rules:
+                why = "a supervised program has one tracer already: leave the one or the other"
+                refuse("measure", sorted(program.measures), why)
         steps = plan.program(
             self._runner_for(program, env),
             candidates=plan.candidates(os.fsencode(program.args[0]), env.get("PATH", "")),
             files=wanted.files,
-            cgroups=range(streams.COUNT, streams.COUNT + placements),
+            cgroups=range(first, first + placements),
             ruleset=self._ruleset,
             tell_kills=True,
             rules=self._rules,
+            traced=traced,
         )
         if ready:
             steps = [*self._ready(program.limits), *steps]
-        watch = _watch(program.limits, wanted, groups, self._host.cpus)
+        watch = _watch(program.limits, wanted, groups, self._host.cpus, first)
+        if program.measures:
+            watch = observe.watch(watch, program.measures, notes_fd=streams.COUNT)
         return _Request(steps, wire.encode_plan(steps), wire.encode_watch(watch))
 
     def _ready(self, limits: Limits) -> Iterator[Step]:
@@ -351,8 +392,9 @@ def _group_fds(groups: Groups) -> list[int]:
 
 
 def _watch(
-    limits: Limits, wanted: streams.Wanted, groups: Groups | None, cpus: int
+    limits: Limits, wanted: streams.Wanted, groups: Groups | None, cpus: int, first: int
 ) -> wire.Watch:
+    """Say what is watched; `first` is where the groups' fds begin."""
     cpu_time = None if limits.cpu_time is None else limits.cpu_time + limits.extra_time
     watch = wire.Watch(
         wall_ns=_ns(limits.wall_time),
@@ -368,7 +410,7 @@ def _watch(
     )
     if groups is None:
         return watch
-    free = streams.COUNT + len(groups.placement)
+    free = first + len(groups.placement)
     watch = watch._replace(memory_bytes=0)  # the cgroup's own limit holds it
     if groups.cpu is not None:
         watch = watch._replace(cpu_fd=free, cpu_format=groups.cpu[1])

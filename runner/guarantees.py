@@ -32,6 +32,9 @@ GUARANTEES: Final = (
     "capabilities",
 )
 
+# What can be required too, though nothing holds it: the host can measure it or cannot.
+MEASURES: Final = frozenset({"instructions"})
+
 # Held well enough to be required only by a cgroup: what stands in can be evaded.
 _BY_CGROUP: Final = frozenset({"cpu_time", "memory", "swap", "processes"})
 
@@ -45,9 +48,10 @@ _REMEDIES: Final = {
 
 def check_known(names: Collection[str]) -> None:
     """Raise ConfigError for a name that is no guarantee."""
-    unknown = sorted(set(names) - set(GUARANTEES))
+    unknown = sorted(set(names) - MEASURES.union(GUARANTEES))
     if unknown:
-        message = f"require: {', '.join(unknown)!r}: known are {', '.join(GUARANTEES)}"
+        known = ", ".join((*GUARANTEES, *sorted(MEASURES)))
+        message = f"require: {', '.join(unknown)!r}: known are {known}"
         raise ConfigError(message)
 
 

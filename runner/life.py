@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
 
 from runner import sources
 from runner.box import Box, BoxConfig, Program
+from runner.config.checks import refuse
 from runner.errors import ChildError, ConfigError
 from runner.helper import signals_held
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from runner.streams import Wanted
 
 _T = TypeVar("_T")
+
+MAX_REPEAT: Final = 10_000
 
 # Of the process that has forked us. Kept, so that nothing is closed: it is all in use there.
 _INHERITED: Final[list[Box]] = []
@@ -77,14 +80,30 @@ class Life:
                 box, self._box = self._box, None
                 box.close()
 
-    def run(self, program: Program, wanted: Wanted) -> Work[Result]:
-        """Run a program to its end.
+    def run(self, program: Program, wanted: Wanted, repeat: int = 1) -> Work[Result]:
+        """Run a program to its end, `repeat` times, or until one of the runs is not ok."""
+        self._cancelled = False
+        if repeat == 1:
+            return (yield from self._run_once(program, wanted))
+        if type(repeat) is not int or not 0 < repeat <= MAX_REPEAT:
+            refuse("repeat", repeat, f"give how often to run it, 1 to {MAX_REPEAT}")
+        from runner import repeated  # few repeat
+
+        start = wanted.stdin_start()
+        results = [(yield from self._run_once(program, wanted))]
+        while results[-1].ok and len(results) < repeat:
+            if start is not None:
+                os.lseek(start.fd, start.offset, os.SEEK_SET)
+            results.append((yield from self._run_once(program, wanted)))
+        return repeated.together(results)
+
+    def _run_once(self, program: Program, wanted: Wanted) -> Work[Result]:
+        """Run it one time.
 
         A sandbox that was used before may turn out to be damaged, by what the last run did or
         by somebody who killed its init: it is thrown away, and the program started in another,
         once, if it cannot have started. All else that fails is raised.
         """
-        self._cancelled = False
         again = self._box is not None
         while True:
             if (box := self._box) is None:

@@ -7,10 +7,14 @@ import signal as signals
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from runner.units import NS_PER_S
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runner.errors import SandboxError
+    from runner.noise import Noise
+    from runner.repeated import Repeated
 
 SCHEMA: Final = 1
 
@@ -73,6 +77,11 @@ class Result(NamedTuple):
     all of its processes waited, where Limits.pressure asks for it.
     `violation` is the call that ended it, where `status` is DISALLOWED_SYSCALL and the kernel
     tells; `signal` is SIGSYS then, as where the kernel itself ends it.
+    `vm_hwm_bytes`, `at_exit`, `instructions` and `noise` are there where `measure` asked for
+    them: the peak of its first process's resident memory, which `max_rss_bytes` is of whichever
+    process had most; files of that process's /proc when it exited, by name; instructions
+    retired in user space by the whole tree; what may have disturbed its times.
+    `repeated` has all the runs where there were several, and this is one of them.
     `enforced` maps each guarantee to what held it ("cgroup", "namespace", "rlimit", …) or None.
     """
 
@@ -90,6 +99,7 @@ class Result(NamedTuple):
     memory_anon_bytes: int | None = None
     swap_bytes: int | None = None
     max_rss_bytes: int | None = None
+    vm_hwm_bytes: int | None = None
     oom_kills: int | None = None
     processes_peak: int | None = None
     throttled_periods: int | None = None
@@ -104,6 +114,10 @@ class Result(NamedTuple):
     page_faults_minor: int | None = None
     context_switches_voluntary: int | None = None
     context_switches_involuntary: int | None = None
+    instructions: int | None = None
+    noise: Noise | None = None
+    at_exit: Mapping[str, bytes] = MappingProxyType({})
+    repeated: Repeated | None = None
     stdout: bytes = b""
     stderr: bytes = b""
     stdout_bytes: int | None = None
@@ -132,6 +146,22 @@ class Result(NamedTuple):
         """Name the system call that ended the program: `ptrace`."""
         return None if self.violation is None else self.violation.name
 
+    def instruction_time_ns(self, per_second: float) -> int | None:
+        """Give the CPU time that its instructions take at so many a second.
+
+        The same program with the same input has all but the same, whatever else the host does.
+        """
+        if self.instructions is None:
+            return None
+        return round(self.instructions / per_second * NS_PER_S)
+
+    def exit_sizes(self, name: str) -> dict[str, int]:
+        """Give what a file of `at_exit` tells in kB, in bytes, such as VmPeak, RssAnon, Pss.
+
+        Of `smaps` it is the sum over all mappings.
+        """
+        return sizes_in(self.at_exit.get(name, b""))
+
     def to_dict(self) -> dict[str, object]:
         """Give the JSON form, `schema` 1: every field but the captured bytes."""
         fields: dict[str, object] = {"schema": SCHEMA}
@@ -144,6 +174,13 @@ class Result(NamedTuple):
         if self.violation is not None:
             fields["violation"] = self.violation._asdict()
         fields["enforced"] = dict(self.enforced)
+        if self.noise is not None:
+            fields["noise"] = self.noise._asdict()
+        if self.repeated is not None:
+            fields["repeated"] = self.repeated.to_dict()
+        fields["at_exit"] = {
+            name: text.decode(errors="backslashreplace") for name, text in self.at_exit.items()
+        }
         fields["error"] = None
         return fields
 
@@ -152,6 +189,17 @@ class Result(NamedTuple):
         import json  # not every caller wants it, and it takes a while
 
         return json.dumps(self.to_dict())
+
+
+def sizes_in(text: bytes) -> dict[str, int]:
+    """Read lines such as `VmHWM:  1234 kB`, in bytes; what is there twice is added up."""
+    sizes: dict[str, int] = {}
+    for line in text.split(b"\n"):
+        name, _, value = line.partition(b":")
+        number, _, unit = value.strip().partition(b" ")
+        if unit == b"kB":
+            sizes[name.decode()] = sizes.get(name.decode(), 0) + int(number) * 1024
+    return sizes
 
 
 def error_to_dict(error: SandboxError) -> dict[str, object]:

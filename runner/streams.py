@@ -53,6 +53,13 @@ _WANTED: Final = {
 }
 
 
+class Start(NamedTuple):
+    """Where an fd stood."""
+
+    fd: int
+    offset: int
+
+
 class Wanted(NamedTuple):
     """What a caller asks for; see `Sandbox.run`."""
 
@@ -76,6 +83,19 @@ class Wanted(NamedTuple):
                 raise ConfigError(message)
             if isinstance(given, int):
                 _check_open(name, given)
+
+    def stdin_start(self) -> Start | None:
+        """Say where stdin stands, to start there again; None where it starts anew by itself.
+
+        Raises ConfigError for a pipe or a terminal: what was read is gone.
+        """
+        if not isinstance(self.stdin, int):
+            return None
+        try:
+            return Start(self.stdin, os.lseek(self.stdin, 0, os.SEEK_CUR))
+        except OSError as error:
+            message = f"stdin: {self.stdin}: it cannot be read again: give bytes or a file"
+            raise ConfigError(message) from error
 
     @property
     def output_held_by(self) -> str | None:

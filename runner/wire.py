@@ -22,8 +22,9 @@ PLAN_MAX: Final = 16 * 1024 * 1024
 _PLAN: Final = struct.Struct("=4I")
 _STEP: Final = struct.Struct("=4Hi3I4q")
 _REQUEST: Final = struct.Struct("=I2HQ2IQ")
-_WATCH: Final = struct.Struct("=7q6i")
-_REPLY: Final = struct.Struct("=I2HQ8i14q2i2I7Q")
+_WATCH: Final = struct.Struct("=7q7i3I")
+_REPLY: Final = struct.Struct("=I2HQ8i14q2i2I7Qq")
+_NOTE: Final = struct.Struct("=2I")
 
 REQUEST_SIZE: Final = _REQUEST.size + _WATCH.size
 REPLY_SIZE: Final = _REPLY.size
@@ -34,6 +35,8 @@ NOTIFY_EXEC: Final = 2
 ABORT: Final = 4
 FOLLOW: Final = 8
 SAY_FULL: Final = 16
+COUNT: Final = 32
+MUST_COUNT: Final = 64
 
 # Of a reply, `full`: a place in which the run has left no byte, or no inode.
 FULL_BYTES: Final = 1
@@ -84,6 +87,16 @@ class Cause(enum.IntEnum):
     SYSCALL = 7
 
 
+class Note(enum.IntEnum):
+    """A file of the program's /proc, numbered as NOTES(X) of native/wire.h."""
+
+    STATUS = 0
+    SMAPS_ROLLUP = 1
+    SMAPS = 2
+    SCHED = 3
+    SCHEDSTAT = 4
+
+
 class Watch(NamedTuple):
     """What the keeper watches; 0 is no limit, -1 no fd. Times ns, sizes bytes."""
 
@@ -100,6 +113,10 @@ class Watch(NamedTuple):
     cpu_format: int = 0
     procs_fd: int = -1
     cpus: int = 1
+    notes_fd: int = -1
+    notes: int = 0
+    event_type: int = 0
+    event_config: int = 0
 
 
 NO_WATCH: Final = _WATCH.pack(*Watch())
@@ -143,12 +160,13 @@ class Reply(NamedTuple):
     call_3: int
     call_4: int
     call_5: int
+    events: int
     readings: tuple[bytes, ...] = ()
 
     @property
     def call_arguments(self) -> tuple[int, ...]:
         """Give the six arguments of the call that a filter has killed for."""
-        return self[-7:-1]
+        return self[-8:-2]
 
 
 def encode_plan(steps: Sequence[Step]) -> bytes:
@@ -198,6 +216,17 @@ def encode_request(
 def encode_watch(watch: Watch) -> bytes:
     """Encode what a run's request ends with."""
     return _WATCH.pack(*watch)
+
+
+def decode_notes(text: bytes) -> dict[Note, bytes]:
+    """Decode what the keeper wrote into the memfd for notes."""
+    notes, at = {}, 0
+    while at < len(text):
+        number, length = _NOTE.unpack_from(text, at)
+        at += _NOTE.size
+        notes[Note(number)] = text[at : at + length]
+        at += length
+    return notes
 
 
 def decode_reply(frame: bytes) -> Reply:

@@ -148,6 +148,11 @@ class Groups:
         return next((m.pids.current for m in self._joined if m.pids), None)
 
     @property
+    def unified(self) -> str | None:
+        """The v2 cgroup below which the run's group is; None where it joins none."""
+        return next((m.place.path for m in self._joined if m.place.version == 2), None)
+
+    @property
     def clone_into(self) -> int | None:
         """The v2 group's directory, for clone3(2) with CLONE_INTO_CGROUP (Linux 5.7).
 

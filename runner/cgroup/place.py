@@ -9,7 +9,9 @@ import posixpath
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from runner.host import CgroupMount
+    from collections.abc import Iterator
+
+    from runner.host import CgroupMount, Host
 
 
 class Resource(str, enum.Enum):
@@ -69,6 +71,20 @@ def own_directory(mount: CgroupMount, own: str | None) -> str | None:
 def is_below(path: str, root: str) -> bool:
     """Tell whether a path is `root` or below it."""
     return path == root or path.startswith(f"{root}/")
+
+
+def groups_above(host: Host, controller: str) -> Iterator[tuple[str, int]]:
+    """Give our own group and those above it, as far as they are visible, with the version.
+
+    Of v1, in the hierarchies of other controllers too: what is read is not there.
+    """
+    for mount in host.cgroup_mounts:
+        own = own_directory(
+            mount, host.cgroup_paths.get("" if mount.version == 2 else controller)
+        )
+        while own is not None:
+            yield own, mount.version
+            own = os.path.dirname(own) if own.startswith(f"{mount.path}/") else None
 
 
 def obstacle(mount: CgroupMount, path: str | None) -> WhyNot | None:

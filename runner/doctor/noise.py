@@ -8,13 +8,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from runner.cgroup.place import own_directory
+from runner.cgroup.place import groups_above
 from runner.doctor.finding import Finding, Level
 from runner.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from runner.doctor.files import Files
     from runner.host import Host
 
@@ -212,7 +210,7 @@ def _huge_pages(files: Files) -> Finding:
 def _quota_above(files: Files, host: Host) -> Finding:
     """Find the smallest share of CPU time that our own cgroup or one above it is held to."""
     shares = []
-    for directory, version in _groups_above(host, "cpu"):
+    for directory, version in groups_above(host, "cpu"):
         quota, period = (
             (files.read(f"{directory}/cpu.max") or "max 1").split()[:2]
             if version == 2
@@ -241,7 +239,7 @@ def _quota_above(files: Files, host: Host) -> Finding:
 def _memory_above(files: Files, host: Host) -> Finding:
     """Find the smallest memory limit of our own cgroup and those above it."""
     limits = []
-    for directory, version in _groups_above(host, "memory"):
+    for directory, version in groups_above(host, "memory"):
         name = "memory.max" if version == 2 else "memory.limit_in_bytes"
         limit = files.number(f"{directory}/{name}")
         if limit is not None and limit < _NO_LIMIT:
@@ -254,20 +252,6 @@ def _memory_above(files: Files, host: Host) -> Finding:
         why="all sandboxes together are held to it: at it the kernel reclaims, then kills",
         remedies=("raise it (--memory, MemoryMax=, resources.limits), or run fewer at a time",),
     )
-
-
-def _groups_above(host: Host, controller: str) -> Iterator[tuple[str, int]]:
-    """Give our own group and those above it, as far as they are visible, with the version.
-
-    Of v1, in the hierarchies of other controllers too: what is read is not there.
-    """
-    for mount in host.cgroup_mounts:
-        own = own_directory(
-            mount, host.cgroup_paths.get("" if mount.version == 2 else controller)
-        )
-        while own is not None:
-            yield own, mount.version
-            own = os.path.dirname(own) if own.startswith(f"{mount.path}/") else None
 
 
 def _count(ranges: str) -> int:

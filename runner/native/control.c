@@ -129,6 +129,7 @@ struct wire_reply reply_make(enum reply_kind kind, uint64_t run_id)
         .step = -1,
         .memory_bytes = -1,
         .stream_bytes = {-1, -1},
+        .events = -1,
     };
 }
 

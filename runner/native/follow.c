@@ -21,14 +21,6 @@
 
 enum { TICK_NS = 10 * 1000 * 1000 }; /* USER_HZ is 100 on every architecture we build for */
 
-struct linux_dirent64 {
-    uint64_t ino;
-    int64_t off;
-    unsigned short length;
-    unsigned char type;
-    char name[];
-};
-
 /* The clock of another process's CPU time, all threads: see clock_getcpuclockid(3). */
 static int64_t process_cpu_ns(pid_t pid)
 {

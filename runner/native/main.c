@@ -63,6 +63,11 @@ static void describe(void)
     separator = "";
     DETAILS(SHOW)
 #undef SHOW
+    printf("], \"notes\": [");
+    separator = "";
+#define SHOW(name, file, moment) printf("%s\"" #name "\"", separator), separator = ", ";
+    NOTES(SHOW)
+#undef SHOW
     printf("], \"sizes\": {\"plan\": %zu, \"step\": %zu, \"request\": %zu, \"reply\": %zu}}\n",
            sizeof(struct wire_plan), sizeof(struct wire_step), sizeof(struct wire_request),
            sizeof(struct wire_reply));

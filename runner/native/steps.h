@@ -43,7 +43,7 @@ struct fresh {
 };
 
 /* What a program's process says to the keeper before its exec. */
-enum sync_word { SYNC_WAITS, SYNC_STOPS };
+enum sync_word { SYNC_WAITS, SYNC_STOPS, SYNC_SEIZE };
 
 /* What the steps of a sandbox, but not of a program, work on. */
 struct places {

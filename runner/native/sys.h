@@ -66,6 +66,15 @@ struct mount_attr_v0 {
     uint64_t userns_fd;
 };
 
+/* getdents64(2) */
+struct linux_dirent64 {
+    uint64_t ino;
+    int64_t off;
+    unsigned short length;
+    unsigned char type;
+    char name[];
+};
+
 /* capget(2), capset(2) */
 #define CAPABILITY_VERSION_3 0x20080522u
 

@@ -11,7 +11,9 @@
 
 #include "limit.h"
 #include "listener.h"
+#include "notes.h"
 #include "sys.h"
+#include "trace.h"
 
 #include <poll.h>
 #include <signal.h>
@@ -32,7 +34,8 @@ bool watch_valid(const struct wire_watch *limits, unsigned fd_count)
     return fd_index_valid(limits->sink[0], fd_count) &&
            fd_index_valid(limits->sink[1], fd_count) &&
            fd_index_valid(limits->cpu_fd, fd_count) &&
-           fd_index_valid(limits->procs_fd, fd_count) && limits->cpus > 0 &&
+           fd_index_valid(limits->procs_fd, fd_count) &&
+           fd_index_valid(limits->notes_fd, fd_count) && limits->cpus > 0 &&
            limits->cpus <= 65536 && limits->wall_ns >= 0 && limits->cpu_ns >= 0 &&
            limits->idle_ns >= 0 && limits->memory_bytes >= 0 && limits->output_bytes >= 0;
 }
@@ -56,6 +59,9 @@ void watch_init(struct watch *watch, struct box *box, const struct frame *frame,
         .listener = -1,
         .ends = {-1, -1},
         .notify = -1,
+        .notes_fd = limits->notes_fd < 0 ? -1 : frame->fds[limits->notes_fd],
+        .counter = -1,
+        .stops = -1,
         .memory_peak = -1,
     };
     if (watch->cpu_fd >= 0)
@@ -74,6 +80,7 @@ void watch_close(struct watch *watch)
     if (watch->supervisor)
         supervise_close(watch->supervisor);
     watch->box->children = -1;
+    close_fd(&watch->counter);
     capture_close(&watch->capture);
 }
 
@@ -196,6 +203,12 @@ static void on_sync(struct watch *watch)
         close_fd(&watch->sync); /* it has exec'ed or died */
         return;
     }
+    if (word == SYNC_SEIZE) {
+        int error = trace_seize(watch);
+        if (error < 0)
+            watch_fail(watch, LOCATION_PTRACE_ME, error);
+        return;
+    }
     watch->synchronising = true; /* for as long as the callback takes, or a tracer */
     if (word == SYNC_WAITS)
         tell(watch, REPLY_SYNC);
@@ -233,6 +246,11 @@ static void on_notify(struct watch *watch)
 static void on_end(struct watch *watch)
 {
     const struct timespec pause = timespec_of(MS_NS);
+    const int64_t ended_ns = clock_ns(CLOCK_MONOTONIC);
+    int error = watch->noted ? 0 : notes_take_when_gone(watch);
+    watch->noted = true;
+    if (error < 0)
+        watch_fail(watch, LOCATION_WATCH, error);
     pid_t pid = wait4(watch->program, &watch->status, WNOHANG, &watch->usage);
     if (pid == 0) {
         if (watch->box->kills_asked == 0)
@@ -243,7 +261,7 @@ static void on_end(struct watch *watch)
     if (pid < 0 && errno == EINTR)
         return;
     watch->reaped = true;
-    watch->ended_ns = clock_ns(CLOCK_MONOTONIC);
+    watch->ended_ns = ended_ns - watch->reading_ns;
     if (pid < 0)
         watch_fail(watch, LOCATION_WATCH, -errno);
 }
@@ -336,6 +354,7 @@ int watch_program(struct watch *watch)
         NOTIFY,
         LISTENER,
         SUPERVISED,
+        STOPS,
         STDOUT,
         STDERR,
         FDS
@@ -356,6 +375,7 @@ int watch_program(struct watch *watch)
             [LISTENER] = {.fd = watch->heard_all ? -1 : watch->listener, .events = POLLIN},
             [SUPERVISED] = {.fd = watch->supervisor ? watch->supervisor->children : -1,
                             .events = POLLIN},
+            [STOPS] = {.fd = watch->stops, .events = POLLIN},
             [STDOUT] = {.fd = watch->capture.stream[0].source, .events = POLLIN},
             [STDERR] = {.fd = watch->capture.stream[1].source, .events = POLLIN},
         };
@@ -371,6 +391,8 @@ int watch_program(struct watch *watch)
             on_notice(watch, fds[LISTENER].revents);
         if (ready(&fds[SUPERVISED]))
             on_supervised(watch);
+        if (ready(&fds[STOPS]))
+            trace_events(watch);
         for (int i = 0; i < 2; i++)
             if (ready(&fds[STDOUT + i]))
                 on_stream(watch, &watch->capture.stream[i]);
@@ -383,5 +405,6 @@ int watch_program(struct watch *watch)
         else if (ready(&fds[INIT]))
             watch_fail(watch, LOCATION_INIT, -ECHILD);
     }
+    trace_end(watch);
     return watch->gone ? -1 : 0;
 }

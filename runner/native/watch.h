@@ -27,6 +27,9 @@ struct watch {
     int ends[2];                /* of the captured streams, in fds that it shares; or -1 */
     struct wire_violation violation;
     int notify; /* ends when the program execs, or -1 */
+    int notes_fd;
+    int counter;
+    int stops; /* tells of a tracee's stops, or -1: not traced to its exit */
     enum cause cause;
     bool aborted; /* the grader's sync callback has said no */
     bool gone;    /* the grader has closed its end */
@@ -49,6 +52,9 @@ struct watch {
     int64_t active_cpu_ns;
     int64_t memory_now;  /* as seen by following … */
     int64_t memory_peak; /* … at its highest, or -1 */
+    int64_t reading_ns;  /* in which it stood at its exit, and we read notes */
+    bool first_ended;    /* traced: its first thread */
+    bool noted;          /* what is read when it has ended */
 };
 
 /* Are its fd indexes within what came with the frame? */

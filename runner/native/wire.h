@@ -224,6 +224,29 @@ struct wire_step {
 /* Sources in place_fds that are no index into the frame's fds. */
 enum { FD_CLOSED = -1, FD_STDOUT_PIPE = -2, FD_STDERR_PIPE = -3 };
 
+/*
+ * X(name, file, moment): what is read of the program's /proc at its end. EXIT: while its memory
+ * is still there, for which it is traced; GONE: when all its threads have ended.
+ */
+#define NOTES(X)                          \
+    X(STATUS, "status", EXIT)             \
+    X(SMAPS_ROLLUP, "smaps_rollup", EXIT) \
+    X(SMAPS, "smaps", EXIT)               \
+    X(SCHED, "sched", GONE)               \
+    X(SCHEDSTAT, "schedstat", GONE)
+
+#define NOTE_ENUM(name, file, moment) NOTE_##name,
+enum note { NOTES(NOTE_ENUM) NOTE_END };
+#undef NOTE_ENUM
+
+/* How a note stands in the memfd for them: this, and so many bytes of the file. */
+struct wire_note {
+    uint32_t note;
+    uint32_t length;
+};
+
+enum { NOTE_BYTES_MAX = 1024 * 1024 }; /* what is beyond is left out */
+
 enum cpu_format { CPU_FORMAT_NS = 1, CPU_FORMAT_STAT = 2 };
 
 /* What the keeper watches while a program runs. 0 is no limit, fd index -1 none. */
@@ -239,6 +262,10 @@ struct wire_watch {
     int32_t cpu_format;
     int32_t procs_fd; /* cgroup.procs: empty when nothing is left */
     int32_t cpus;     /* the tree uses at most so many at a time */
+    int32_t notes_fd; /* a memfd for notes */
+    uint32_t notes;   /* bit n: enum note n */
+    uint32_t event_type;
+    uint32_t event_config; /* what is counted, as perf_event_open(2) has it */
 };
 
 enum request_kind {
@@ -258,6 +285,8 @@ enum {
     REQUEST_ABORT = 4,       /* SYNC: do not go on */
     REQUEST_FOLLOW = 8,      /* RUN: no cgroup; account for the tree through /proc and init */
     REQUEST_SAY_FULL = 16,   /* RUN: has it left a place full that is limited? */
+    REQUEST_COUNT = 32,      /* RUN: count the event of the watch … */
+    REQUEST_MUST_COUNT = 64, /* … and fail where that cannot be */
 };
 
 struct wire_request {
@@ -342,10 +371,11 @@ struct wire_reply {
     int64_t stream_bytes[2]; /* what the program wrote, or -1 */
     int64_t full;            /* enum full, of all places that are limited together */
     struct wire_violation violation;
+    int64_t events; /* of what was to be counted, or -1 */
 };
 
 _Static_assert(sizeof(struct wire_plan) == 16, "wire_plan has no padding");
 _Static_assert(sizeof(struct wire_step) == 56, "wire_step has no padding");
-_Static_assert(sizeof(struct wire_watch) == 80, "wire_watch has no padding");
-_Static_assert(sizeof(struct wire_request) == 112, "wire_request has no padding");
-_Static_assert(sizeof(struct wire_reply) == 232, "wire_reply has no padding");
+_Static_assert(sizeof(struct wire_watch) == 96, "wire_watch has no padding");
+_Static_assert(sizeof(struct wire_request) == 128, "wire_request has no padding");
+_Static_assert(sizeof(struct wire_reply) == 240, "wire_reply has no padding");

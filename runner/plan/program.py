@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _PROGRAM: Final = Phase.PROGRAM
 _SETPCAP: Final = 1 << 8  # <linux/capability.h>
+_SYNC_SEIZE: Final = 2  # of enum sync_word in native/steps.h
 
 
 def candidates(name: bytes, path: str) -> Sequence[bytes]:
@@ -44,18 +45,20 @@ def program(
     ruleset: Ruleset | None = None,
     rules: Rules | None = None,
     tell_kills: bool = False,
+    traced: bool = False,
 ) -> list[Step]:
     """Plan one program: from the fork to its exec.
 
     `candidates` are the paths to try, `files[i]` is the index in the frame of the program's fd
     i (or an FD_*), `cgroups` the indexes of what it writes "0" to, `exec_file` that of what is
     executed instead of a path, `ruleset` what its Landlock is on this host, `rules` what its
-    supervision is. `tell_kills`: the keeper hears which call the filter kills for.
+    supervision is. `tell_kills`: the keeper hears which call the filter kills for, but not of a
+    program that it traces to its end, which is `traced`.
     """
     return [
         *_signals(runner),
         *_oom_score(runner),
-        *_files(runner, files),
+        *_files(runner, files, traced=traced),
         *_session(runner),
         *_places(runner, cgroups),
         *_scheduling(runner),
@@ -85,9 +88,15 @@ def _signal_mask(numbers: Collection[int]) -> int:
     return mask - 2**64 if mask >= 2**63 else mask  # arguments are signed: signal 64
 
 
-def _files(runner: Runner, files: Sequence[int]) -> Iterator[Step]:
-    if _waits(runner) or _stops(runner):
+def _files(runner: Runner, files: Sequence[int], *, traced: bool) -> Iterator[Step]:
+    if traced or _waits(runner) or _stops(runner):
         yield Step(_PROGRAM, Op.CLOSE_SYNC, At.CLOSE_WRITE)
+    if traced:
+        # While it has the keeper's ids, which nobody else has, and memory open to such.
+        yield Step(_PROGRAM, Op.DUMPABLE, At.PTRACE_ME, (1,))
+        yield Step(_PROGRAM, Op.SYNC_WRITE, At.PTRACE_ME, (_SYNC_SEIZE,))
+        yield Step(_PROGRAM, Op.SYNC_READ, At.PTRACE_ME)
+        yield Step(_PROGRAM, Op.DUMPABLE, At.PTRACE_ME, (0,))
     yield Step(_PROGRAM, Op.CLEAR_FDS, At.FCNTL, (len(files),))
     yield Step(_PROGRAM, Op.PLACE_FDS, At.DUP3, data=struct.pack(f"={len(files)}i", *files))
 

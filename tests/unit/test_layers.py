@@ -16,14 +16,14 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS = (
     {"runner.errors", "runner.lazy", "runner.units"},
-    {"runner.config", "runner.result"},
+    {"runner.config", "runner.noise", "runner.repeated", "runner.result"},
     {"runner.idmap", "runner.landlock", "runner.rlimits", "runner.rootfs", "runner.seccomp"}
     | {"runner.supervision"},
     {"runner.plan", "runner.wire"},
     {"runner.host", "runner.doctor", "runner.cgroup", "runner.helper", "runner.measure"}
     | {"runner.accounts", "runner.sources", "runner.staging", "runner.subid", "runner.tree"}
     | {"runner.console", "runner.network", "runner.resolve", "runner.streams"}
-    | {"runner.guarantees"},
+    | {"runner.disturbance", "runner.guarantees", "runner.observe"},
     {
         "runner",
         "runner.aio",

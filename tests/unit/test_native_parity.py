@@ -64,6 +64,7 @@ class Native(TypedDict):
     phases: list[str]
     causes: list[str]
     details: list[str]
+    notes: list[str]
     sizes: dict[str, int]
 
 
@@ -112,6 +113,11 @@ def test_causes_have_the_helpers_order(native: Native) -> None:
 def test_details_have_the_helpers_order(native: Native) -> None:
     assert [detail.name for detail in Detail] == native["details"]
     assert [detail.value for detail in Detail] == list(range(len(Detail)))
+
+
+def test_notes_have_the_helpers_order(native: Native) -> None:
+    assert [note.name for note in wire.Note] == native["notes"]
+    assert [note.value for note in wire.Note] == list(range(len(wire.Note)))
 
 
 def test_structs_have_the_helpers_sizes(native: Native) -> None:

@@ -157,7 +157,13 @@ uint32s = st.integers(0, 2**32 - 1)
 uint64s = st.integers(0, 2**64 - 1)
 int32s = st.integers(-(2**31), 2**31 - 1)
 watches = (
-    st.builds(wire.Watch, *(int64s for _ in range(7)), *(int32s for _ in range(6))) | st.none()
+    st.builds(
+        wire.Watch,
+        *(int64s for _ in range(7)),
+        *(int32s for _ in range(7)),
+        *(uint32s for _ in range(3)),
+    )
+    | st.none()
 )
 
 
@@ -197,7 +203,8 @@ def test_request_is_decoded_by_the_helper_as_it_was_built(
 def test_request_without_a_watch_limits_nothing_and_names_no_fd() -> None:
     watch = wire.Watch()
     assert watch[:7] == (0,) * 7
-    assert (watch.sink_stdout, watch.sink_stderr, watch.cpu_fd, watch.procs_fd) == (-1,) * 4
+    fds = (watch.sink_stdout, watch.sink_stderr, watch.cpu_fd, watch.procs_fd, watch.notes_fd)
+    assert fds == (-1,) * 5
 
 
 def test_reply_of_the_helper_is_decoded_field_by_field(dump: Dump) -> None:
@@ -212,6 +219,12 @@ def test_readings_after_a_reply_are_texts_ended_by_nul(reply: bytes) -> None:
         b"",
         b"max 3\n",
     )
+
+
+@given(notes=st.dictionaries(st.sampled_from(wire.Note), st.binary(max_size=60)))
+def test_notes_are_decoded_by_their_file(notes: dict[wire.Note, bytes]) -> None:
+    text = b"".join(struct.pack("=2I", note, len(text)) + text for note, text in notes.items())
+    assert wire.decode_notes(text) == notes
 
 
 @pytest.fixture

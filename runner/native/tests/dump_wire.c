@@ -74,8 +74,10 @@ static int dump_request(void)
                  " %" PRId64,
                  watch->wall_ns, watch->cpu_ns, watch->idle_ns, watch->memory_bytes,
                  watch->output_bytes, watch->keep_bytes[0], watch->keep_bytes[1]);
-    (void)printf(" %d %d %d %d %d %d\n", watch->sink[0], watch->sink[1], watch->cpu_fd,
-                 watch->cpu_format, watch->procs_fd, watch->cpus);
+    (void)printf(" %d %d %d %d %d %d %d", watch->sink[0], watch->sink[1], watch->cpu_fd,
+                 watch->cpu_format, watch->procs_fd, watch->cpus, watch->notes_fd);
+    (void)printf(" %" PRIu32 " %" PRIu32 " %" PRIu32 "\n", watch->notes, watch->event_type,
+                 watch->event_config);
     return 0;
 }
 
@@ -108,6 +110,7 @@ static int write_reply(void)
         .stream_bytes = {22, 23},
         .full = 24,
         .violation = {25, 26, 27, 28, 29, {30, 31, 32, 33, 34, 35}},
+        .events = 36,
     };
     return fwrite(&reply, sizeof reply, 1, stdout) == 1 ? 0 : 1;
 }
