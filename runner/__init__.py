@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         SandboxError,
     )
     from runner.process import Process, start
-    from runner.result import Result, Status, Violation
+    from runner.result import LoggedCall, PolicyLog, Result, Status, Violation
     from runner.sandbox import CAPTURE, STDOUT, Sandbox, run
     from runner.staging import stage
     from runner.tree import host_etc, host_root
@@ -55,7 +55,7 @@ _MODULES = {
     "Runner Supervision TimeOffsets User Where",
     "errors": "ChildError ConfigError ErrorLocation HostError ProtocolError SandboxError",
     "process": "Process start",
-    "result": "Result Status Violation",
+    "result": "LoggedCall PolicyLog Result Status Violation",
     "sandbox": "CAPTURE STDOUT Sandbox run",
     "console": "Console",
     "staging": "stage",
@@ -85,10 +85,12 @@ __all__ = [
     "KiB",
     "Landlock",
     "Limits",
+    "LoggedCall",
     "MiB",
     "Mount",
     "Namespace",
     "Network",
+    "PolicyLog",
     "Process",
     "ProtocolError",
     "Result",

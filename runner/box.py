@@ -197,6 +197,7 @@ class Box:
             enforced=pending.enforced,
             filtered=bool(self._runner.seccomp),
             output_full=reply.status != 0 and wanted.is_full(pending.limits),
+            calls=self._streams.take_ledger() if wanted.fd_count > streams.COUNT else None,
         )
 
     def _keep(self, groups: Groups) -> None:
@@ -236,7 +237,7 @@ class Box:
         # The places are as the last run had them, or as they were mounted.
         ready = disk != (None, None) or self._disk != disk
         self._disk = disk
-        key = (program, wanted.files, wanted.capture_limit, ready)
+        key = (program, wanted.files, wanted.capture_limit, wanted.hearing, ready)
         request = self._requests.get(key)
         if request is None:
             request = self._make_request(program, wanted, ready=ready)
@@ -252,13 +253,16 @@ class Box:
         groups = self._groups
         placements = 0 if groups is None else len(groups.placement)
         env = dict(program.env)
-        first, traced = streams.COUNT, False
+        first, traced = wanted.fd_count, False
         if program.measures:
             from runner import observe
 
-            first, traced = streams.COUNT + 1, observe.is_traced(program.measures)
+            first, traced = first + 1, observe.is_traced(program.measures)
             if traced and self._rules:
                 why = "a supervised program has one tracer already: leave the one or the other"
+                refuse("measure", sorted(program.measures), why)
+            if traced and wanted.hearing > wire.Hearing.KILLS:
+                why = "policy_log tells nothing of a traced program: leave the one or the other"
                 refuse("measure", sorted(program.measures), why)
         steps = plan.program(
             self._runner_for(program, env),
@@ -266,7 +270,7 @@ class Box:
             files=wanted.files,
             cgroups=range(first, first + placements),
             ruleset=self._ruleset,
-            tell_kills=True,
+            hearing=wanted.hearing,
             rules=self._rules,
             traced=traced,
         )
@@ -274,7 +278,7 @@ class Box:
             steps = [*self._ready(program.limits), *steps]
         watch = _watch(program.limits, wanted, groups, self._host.cpus, first)
         if program.measures:
-            watch = observe.watch(watch, program.measures, notes_fd=streams.COUNT)
+            watch = observe.watch(watch, program.measures, notes_fd=first - 1)
         return _Request(steps, wire.encode_plan(steps), wire.encode_watch(watch))
 
     def _ready(self, limits: Limits) -> Iterator[Step]:
@@ -407,6 +411,7 @@ def _watch(
         sink_stdout=wanted.sinks[0],
         sink_stderr=wanted.sinks[1],
         cpus=max(cpus, len(limits.cpus or ())),  # a cpuset may be wider than our own affinity
+        ledger=streams.COUNT if wanted.fd_count > streams.COUNT else -1,
     )
     if groups is None:
         return watch

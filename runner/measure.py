@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runner.cgroup import GroupUsage
 from runner.errors import Detail, HostError
-from runner.result import Result, Status, Violation
+from runner.result import LoggedCall, PolicyLog, Result, Status, Violation
 from runner.units import seconds_to_ns
-from runner.wire import FULL_BYTES, FULL_INODES, Cause
+from runner.wire import FULL_BYTES, FULL_INODES, Cause, decode_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -203,7 +203,7 @@ def _by_itself(
 def _violation_of(reply: Reply, ending: Ending) -> Violation | None:
     if reply.cause != Cause.SYSCALL or ending.status is not Status.DISALLOWED_SYSCALL:
         return None
-    from runner.seccomp.names import describe  # few programs need them
+    from runner.seccomp.names import describe  # few programs need it
 
     name, arch = describe(reply.call_number, reply.call_arch)
     return Violation(
@@ -230,6 +230,26 @@ def _output_name(limits: Limits) -> str:
     return min(given, key=given.__getitem__)
 
 
+def _log_of(content: bytes) -> PolicyLog:
+    from runner.seccomp.evaluate import action_of  # few runs need them
+    from runner.seccomp.names import describe
+
+    entries, missed = decode_ledger(content)
+    calls = [
+        LoggedCall(
+            name=describe(entry.number, entry.arch)[0],
+            number=entry.number,
+            arch=describe(entry.number, entry.arch)[1],
+            action=str(action_of(entry.answer)),
+            times=entry.times,
+            args=entry.args,
+            pid=entry.pid,
+        )
+        for entry in entries
+    ]
+    return PolicyLog(tuple(sorted(calls, key=lambda call: -call.times)), missed)
+
+
 def result_of(
     reply: Reply,
     usage: GroupUsage | None,
@@ -240,6 +260,7 @@ def result_of(
     enforced: Mapping[str, str | None],
     filtered: bool,
     output_full: bool = False,
+    calls: bytes | None = None,
 ) -> Result:
     """Put the result of a run together. Raises HostError; see `ending_of`."""
     figures = figures_of(reply, usage)
@@ -257,6 +278,7 @@ def result_of(
         signal=None if exited else number or os.WTERMSIG(reply.status),
         limit=ending.limit,
         violation=violation,
+        policy_log=None if calls is None else _log_of(calls),
         cpu_ns=figures.cpu_ns,
         user_ns=figures.user_ns,
         system_ns=figures.system_ns,

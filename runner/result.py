@@ -64,6 +64,36 @@ class Violation(NamedTuple):
         return number if self.name is None else f"{self.name} ({number})"
 
 
+class LoggedCall(NamedTuple):
+    """A kind of call that was logged: of one number, architecture and answer of the policy.
+
+    `action` is the answer, as a policy writes it: `errno EPERM`. `args` are the first call's,
+    and `pid` is the thread that made it, by its number outside.
+    """
+
+    name: str | None
+    number: int
+    arch: str
+    action: str
+    times: int
+    args: tuple[int, ...]
+    pid: int
+
+
+class PolicyLog(NamedTuple):
+    """The calls that were logged, most frequent first.
+
+    `missed` counts calls of kinds for which there was no room: the list is not all then.
+    """
+
+    calls: tuple[LoggedCall, ...]
+    missed: int = 0
+
+    def to_dict(self) -> dict[str, object]:
+        """Give its JSON form."""
+        return {"calls": [call._asdict() for call in self.calls], "missed": self.missed}
+
+
 class Result(NamedTuple):
     """What happened to one program. A figure that could not be measured is None, never 0.
 
@@ -76,7 +106,8 @@ class Result(NamedTuple):
     swapped out; `throttled_…` is what Limits.cpu_quota took; `…_pressure_…` is how long some or
     all of its processes waited, where Limits.pressure asks for it.
     `violation` is the call that ended it, where `status` is DISALLOWED_SYSCALL and the kernel
-    tells; `signal` is SIGSYS then, as where the kernel itself ends it.
+    tells; `signal` is SIGSYS then, as where the kernel itself ends it. `policy_log` has the
+    calls that the policy refused or logged, where the run was asked for them.
     `vm_hwm_bytes`, `at_exit`, `instructions` and `noise` are there where `measure` asked for
     them: the peak of its first process's resident memory, which `max_rss_bytes` is of whichever
     process had most; files of that process's /proc when it exited, by name; instructions
@@ -90,6 +121,7 @@ class Result(NamedTuple):
     signal: int | None = None
     limit: str | None = None
     violation: Violation | None = None
+    policy_log: PolicyLog | None = None
     cpu_ns: int | None = None
     user_ns: int | None = None
     system_ns: int | None = None
@@ -173,6 +205,8 @@ class Result(NamedTuple):
         fields["status"] = self.status.value
         if self.violation is not None:
             fields["violation"] = self.violation._asdict()
+        if self.policy_log is not None:
+            fields["policy_log"] = self.policy_log.to_dict()
         fields["enforced"] = dict(self.enforced)
         if self.noise is not None:
             fields["noise"] = self.noise._asdict()

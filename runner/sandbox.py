@@ -13,6 +13,7 @@ from runner.box import BoxConfig, Program
 from runner.config import Credential, Limits, MountKind, Network, check_args, check_env
 from runner.config.checks import check_name, refuse
 from runner.life import Life, drive
+from runner.wire import Hearing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -30,6 +31,14 @@ DEFAULT_ENV: Final = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/tmp",
     "LANG": "C.UTF-8",
+}
+
+
+_LOGS: Final[Mapping[bool | str, Hearing]] = {
+    True: Hearing.REFUSALS,
+    "refusals": Hearing.REFUSALS,
+    "permissive": Hearing.REFUSALS | Hearing.PERMISSIVE,
+    "all": Hearing.ALL,
 }
 
 
@@ -158,6 +167,20 @@ class SandboxBase:
 
         return observe.check(measure) | required
 
+    def _hearing(self, *, policy_log: bool | str) -> Hearing:
+        """Say which calls are to be heard of, and that they can be."""
+        if policy_log is False:
+            return Hearing.KILLS
+        if policy_log not in _LOGS:
+            refuse("policy_log", policy_log, "known are True, refusals, permissive, all")
+        if not self._life.config.seccomp:
+            refuse("policy_log", policy_log, "the sandbox has no policy")
+        for extra in ("oom_score_adj", "supervision"):
+            if self._life.config.extras.get(extra) is not None:
+                why = f"not where {extra} is set, as fds cannot be shared then"
+                refuse("policy_log", policy_log, why)
+        return _LOGS[policy_log]
+
 
 class Sandbox(SandboxBase):
     r"""A place to run untrusted programs in; a context manager.
@@ -194,6 +217,7 @@ class Sandbox(SandboxBase):
         limits: Limits | None = None,
         measure: Collection[str] = (),
         repeat: int = 1,
+        policy_log: bool | str = False,
     ) -> Result:
         """Run one program to its end, and all that it started.
 
@@ -209,10 +233,14 @@ class Sandbox(SandboxBase):
         repeat      run it so often, each as if it were the first, until one is not ok: that is
                     the result then, else the run with the median CPU time; `repeated` has them
                     all. An fd for output gets that of each run; stdin starts anew
+        policy_log  put into the result which calls the policy refused or logs (True, or
+                    "refusals"); or let them through, and say what was refused ("permissive");
+                    or count all calls ("all"), which makes each of them slow
 
         Raises SandboxError when the sandbox failed; the next run starts it anew.
         """
-        wanted = streams.Wanted(stdin, stdout, stderr, capture_limit)
+        hearing = self._hearing(policy_log=policy_log)
+        wanted = streams.Wanted(stdin, stdout, stderr, capture_limit, hearing)
         wanted.check()
         program = self._program(args, env, work_dir, limits, measure)
         with self._life.lock:
@@ -245,7 +273,7 @@ def run(args: Sequence[str], **options: Any) -> Result:  # noqa: ANN401 - both f
 
 
 _RUN_OPTIONS: Final = frozenset(
-    {"stdin", "stdout", "stderr", "capture_limit", "measure", "repeat"}
+    {"stdin", "stdout", "stderr", "capture_limit", "measure", "repeat", "policy_log"}
 )
 
 

@@ -17,6 +17,7 @@ from runner.errors import ConfigError
 from runner.helper import sealed_memfd
 from runner.measure import Captured
 from runner.units import MiB
+from runner.wire import Hearing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +68,7 @@ class Wanted(NamedTuple):
     stdout: int | Stream | None
     stderr: int | Stream | None
     capture_limit: int
+    hearing: Hearing = Hearing.KILLS
 
     def check(self) -> None:
         """Raise ConfigError for what cannot be meant, and for an fd that is not open."""
@@ -96,6 +98,11 @@ class Wanted(NamedTuple):
         except OSError as error:
             message = f"stdin: {self.stdin}: it cannot be read again: give bytes or a file"
             raise ConfigError(message) from error
+
+    @property
+    def fd_count(self) -> int:
+        """How many fds a frame has: the streams', and where the calls go that are heard of."""
+        return COUNT if self.hearing <= Hearing.KILLS else COUNT + 1
 
     @property
     def output_held_by(self) -> str | None:
@@ -150,6 +157,7 @@ class Streams:
                 _owned(undo, os.memfd_create(name, os.MFD_CLOEXEC))
                 for name in ("stdout", "stderr")
             ]
+            self._ledger = -1
             self._undo = undo.pop_all()
 
     def close(self) -> None:
@@ -158,19 +166,32 @@ class Streams:
 
     @contextlib.contextmanager
     def fds(self, wanted: Wanted) -> Iterator[list[int]]:
-        """Give the COUNT fds of a frame; the caller's are borrowed."""
+        """Give the fds of a frame, as many as are wanted; the caller's are borrowed."""
         outputs = [
             fd if isinstance(fd, int) else self._null for fd in (wanted.stdout, wanted.stderr)
         ]
         if wanted.stdin is None or isinstance(wanted.stdin, int):
             stdin = self._null if wanted.stdin is None else wanted.stdin
-            yield [stdin, *outputs, *self._sinks]
+            yield [stdin, *outputs, *self._sinks, *self._of_the_calls(wanted)]
             return
         stdin = _open_stdin(wanted.stdin)
         try:
-            yield [stdin, *outputs, *self._sinks]
+            yield [stdin, *outputs, *self._sinks, *self._of_the_calls(wanted)]
         finally:
             os.close(stdin)
+
+    def _of_the_calls(self, wanted: Wanted) -> list[int]:
+        if wanted.fd_count == COUNT:
+            return []
+        if self._ledger < 0:
+            self._ledger = _owned(self._undo, os.memfd_create("calls", os.MFD_CLOEXEC))
+        return [self._ledger]
+
+    def take_ledger(self) -> bytes:
+        """Give what was written of the calls that were heard of, and empty it."""
+        content = _read_all(self._ledger, os.fstat(self._ledger).st_size)
+        os.ftruncate(self._ledger, 0)
+        return content
 
     def take(self, number: int, total: int, limit: int) -> Captured:
         """Give what was captured of an output, and empty its sink; `total` -1: none was."""

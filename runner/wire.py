@@ -22,7 +22,9 @@ PLAN_MAX: Final = 16 * 1024 * 1024
 _PLAN: Final = struct.Struct("=4I")
 _STEP: Final = struct.Struct("=4Hi3I4q")
 _REQUEST: Final = struct.Struct("=I2HQ2IQ")
-_WATCH: Final = struct.Struct("=7q7i3I")
+_WATCH: Final = struct.Struct("=7q8i4I")
+_LEDGER: Final = struct.Struct("=2IQ")
+_LEDGER_ENTRY: Final = struct.Struct("=i2Ii7Q")
 _REPLY: Final = struct.Struct("=I2HQ8i14q2i2I7Qq")
 _NOTE: Final = struct.Struct("=2I")
 
@@ -97,6 +99,27 @@ class Note(enum.IntEnum):
     SCHEDSTAT = 4
 
 
+class Hearing(enum.IntFlag):
+    """Of which calls the keeper hears, numbered as native/wire.h's."""
+
+    NOTHING = 0
+    KILLS = 1
+    REFUSALS = 2
+    ALL = 3
+    PERMISSIVE = 8
+
+
+class LedgerEntry(NamedTuple):
+    """A kind of call that was noticed; `args` and `pid` are the first one's."""
+
+    number: int
+    arch: int
+    answer: int
+    pid: int
+    times: int
+    args: tuple[int, ...]
+
+
 class Watch(NamedTuple):
     """What the keeper watches; 0 is no limit, -1 no fd. Times ns, sizes bytes."""
 
@@ -113,10 +136,12 @@ class Watch(NamedTuple):
     cpu_format: int = 0
     procs_fd: int = -1
     cpus: int = 1
+    ledger: int = -1
     notes_fd: int = -1
     notes: int = 0
     event_type: int = 0
     event_config: int = 0
+    reserved: int = 0
 
 
 NO_WATCH: Final = _WATCH.pack(*Watch())
@@ -239,3 +264,14 @@ def decode_reply(frame: bytes) -> Reply:
         message = f"the keeper speaks version {version}, this package {VERSION}: reinstall it"
         raise ProtocolError(message)
     return Reply._make((kind, run_id, *rest, tuple(frame[REPLY_SIZE:].split(b"\0")[:-1])))
+
+
+def decode_ledger(content: bytes) -> tuple[list[LedgerEntry], int]:
+    """Decode the calls that were noticed, and how many more of other kinds there were."""
+    if len(content) < _LEDGER.size:
+        return [], 0
+    count, _, missed = _LEDGER.unpack_from(content)
+    size = _LEDGER_ENTRY.size
+    places = range(_LEDGER.size, _LEDGER.size + count * size, size)
+    entries = (_LEDGER_ENTRY.unpack_from(content, at) for at in places)
+    return [LedgerEntry._make((*entry[:5], entry[5:])) for entry in entries], missed

@@ -132,7 +132,13 @@ def _run(options: SimpleNamespace, command: list[str]) -> Result:
             with _mask(signal.SIG_UNBLOCK):
                 if options.console:
                     return terminal.run(sandbox, command)
-                return sandbox.run(command, stdin=stdin, stdout=stdout, stderr=stderr)
+                return sandbox.run(
+                    command,
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=stderr,
+                    policy_log=options.policy_log,
+                )
 
 
 @contextmanager
@@ -297,6 +303,8 @@ def _report(options: SimpleNamespace, result: Result) -> int:
         for dest in ("cpu_time", "wall_time", "memory", "processes", "output"):
             if getattr(options, dest) is not None and result.enforced.get(dest, "") is None:
                 _note(options, f"nothing here can enforce {name_of(dest)}")
+        if result.policy_log is not None:
+            report.say(report.logged(result.policy_log))
         if options.verbose:
             report.say(report.guarantees(result))
     return report.exit_status(result)

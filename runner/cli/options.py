@@ -185,6 +185,8 @@ OPTIONS: Final = (
            "slash: of rules, or, if it ends in .json, an OCI profile"),
     Option(_I, "no_seccomp", ("--no-seccomp",), "", None,
            "allow every system call"),
+    Option(_I, "policy_log", ("--policy-log",), "", None,
+           "tell which calls the policy has refused or logged, how often, and what it said"),
     Option(_I, "landlock", ("--landlock",), "RULE", values.landlock,
            "what it may do by Landlock's rules, which add to all else: read=PATH, write=PATH, "
            "execute=PATH; bind=PORT, connect=PORT or =none; scope=signal, "

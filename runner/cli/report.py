@@ -11,7 +11,7 @@ import os
 from typing import Final
 
 from runner.errors import ChildError, ErrorLocation, SandboxError
-from runner.result import Result, Status
+from runner.result import PolicyLog, Result, Status
 from runner.units import NS_PER_S, format_size
 
 LIMIT_REACHED: Final = 124
@@ -74,6 +74,23 @@ def summary(result: Result, limit: float | None) -> str:
         f"memory {_format_size(result.memory_bytes)}",
     )
     return ", ".join((*how, *used))
+
+
+def logged(log: PolicyLog) -> str:
+    """Give a line for each kind of call that the policy refused or logged."""
+    lines = [
+        f"{call.action}: {call.name or call.number} ({call.number} of {call.arch}), "
+        f"{_times(call.times)}, first by {call.pid}: "
+        f"({', '.join(f'{argument:#x}' for argument in call.args)})"
+        for call in log.calls
+    ]
+    if log.missed:
+        lines.append(f"at least: {log.missed} calls more of other kinds")
+    return "\n".join(lines) or "the policy has refused nothing"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def guarantees(result: Result) -> str:

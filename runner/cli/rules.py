@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _EXCLUSIVE: Final = (
     ("stderr", "join_stderr"),
     ("policy", "no_seccomp"),
+    ("policy_log", "no_seccomp"),
+    ("policy_log", "oom_score_adj"),
+    ("policy_log", "supervise"),
     ("quiet", "verbose"),
     ("root", "writable"),
     ("root", "staged"),
@@ -26,6 +29,7 @@ _EXCLUSIVE: Final = (
     ("host_root", "writable"),
     ("network", "share_net"),
     *(("console", other) for other in ("stdin", "stdout", "stderr", "join_stderr")),
+    ("console", "policy_log"),
 )
 # The options that are a setrlimit(2) of their own.
 _OWN_OPTION: Final = {

@@ -68,10 +68,10 @@ int op_dumpable(const struct step *step, struct context *context)
 }
 
 /*
- * blob: struct sock_filter[]; args: flags of seccomp(2), and whether the keeper is to hear of
- * its kills. Where it cannot, the kernel kills and says nothing: before Linux 5.0 (EINVAL),
- * where somebody listens to us already (EBUSY), where the program may have no more open
- * files than it was given (EMFILE).
+ * blob: struct sock_filter[]; args: flags of seccomp(2), and enum hearing. Where the keeper
+ * cannot hear of kills, the kernel kills and says nothing: before Linux 5.0 (EINVAL), where
+ * somebody listens to us already (EBUSY), where the program may have no more open files
+ * than it was given (EMFILE). Of more it has to hear, for it was asked to tell.
  */
 int op_seccomp(const struct step *step, struct context *context)
 {
@@ -82,12 +82,15 @@ int op_seccomp(const struct step *step, struct context *context)
         .filter = step->data,
     };
     report_exec(context->report);
+    int listener = -EOPNOTSUPP;
     if (context->heard) {
-        int listener = listener_install(context->heard, (unsigned)step->arg[0]);
+        listener = listener_install(context->heard, (unsigned)step->arg[0]);
         atomic_store(&context->report->listener, listener < 0 ? -1 : listener);
-        if (listener >= 0)
-            return 0;
     }
+    if (listener >= 0)
+        return 0;
+    if (step->arg[1] > HEAR_KILLS)
+        return listener;
     return (int)sys_result(
         syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER_OP, (unsigned)step->arg[0], &program));
 }

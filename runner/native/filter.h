@@ -36,6 +36,7 @@ struct filter {
 #define ANSWER_LOG 0x7ffc0000u
 #define ANSWER_ALLOW 0x7fff0000u
 #define ANSWER_ACTION 0xffff0000u
+#define ANSWER_DATA 0x0000ffffu
 
 /* The code of an instruction that returns a constant, and of the one that returns A. */
 enum { FILTER_RETURN = 0x06, FILTER_RETURN_A = 0x16 };

@@ -1,8 +1,8 @@
 /*
  * A kill by a seccomp filter tells nobody which call it was: wait4 gives SIGSYS, the
- * kernel's log is root's. So in the filter that is installed the kills are
- * SECCOMP_RET_USER_NOTIF (Linux 5.0): the call waits, and whoever holds the listener
- * learns its number, architecture and arguments.
+ * kernel's log is root's. So in the filter that is installed the kills, and the other
+ * refusals if they are to be told too, are SECCOMP_RET_USER_NOTIF (Linux 5.0): the call
+ * waits, and whoever holds the listener learns its number, architecture and arguments.
  *
  * That has to be the keeper, and no call may be needed to hand the listener over, for
  * the filter need allow none but the exec. So the program's process shares the
@@ -25,6 +25,8 @@
 
 #define SECCOMP_SET_MODE_FILTER_OP 1
 #define FILTER_FLAG_NEW_LISTENER 8u
+#define FILTER_FLAG_WAIT_KILLABLE_RECV 32u
+#define ANSWER_FLAG_CONTINUE 1u
 
 struct answer {
     uint64_t id;
@@ -53,50 +55,86 @@ int listener_reserve(void)
     return 0;
 }
 
-const struct filter *listener_filter(const struct plan *plan)
+const struct heard *listener_wanted(const struct plan *plan)
 {
     static struct instruction code[FILTER_MAX];
-    static struct filter filter = {.code = code};
+    static struct heard heard = {.filter = {.code = code}};
     for (unsigned i = 0; i < plan->count; i++) {
         const struct step *step = &plan->steps[i];
-        if (step->op != OP_seccomp || !step->arg[1])
+        if (step->op != OP_seccomp || step->arg[1] == HEAR_NOTHING)
             continue;
         if (step->length % sizeof *code || step->length > sizeof code)
             return NULL;                        /* seccomp(2) will say so */
         memcpy(code, step->data, step->length); /* which need not be aligned */
-        filter.length = (unsigned)(step->length / sizeof *code);
-        return &filter;
+        heard.filter.length = (unsigned)(step->length / sizeof *code);
+        heard.what = (enum hearing)(step->arg[1] & HEAR_WHAT);
+        heard.permissive = step->arg[1] & HEAR_PERMISSIVE;
+        return &heard;
     }
     return NULL;
 }
 
 /*
- * LISTENER_FD is given up for it: the program's own limit of open files holds by now, and
- * the lowest free number has to be below it.
+ * Is there a notice where the filter gives this answer? Of a trap only if it does nothing:
+ * nobody but the kernel can send that signal. Of what a tracer decides never.
  */
-int listener_install(const struct filter *filter, unsigned flags)
+static bool asks(const struct heard *heard, uint32_t answer)
 {
-    static struct instruction code[FILTER_MAX];
-    for (unsigned i = 0; i < filter->length; i++) {
-        code[i] = filter->code[i];
-        if (code[i].code == FILTER_RETURN && filter_kills(code[i].value))
-            code[i].value = ANSWER_NOTIFY;
-    }
-    const struct filter_program program = {(unsigned short)filter->length, code};
-    (void)close(LISTENER_FD);
-    return (int)sys_result(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER_OP,
-                                   flags | FILTER_FLAG_NEW_LISTENER, &program));
+    const uint32_t action = answer & ANSWER_ACTION;
+    if (heard->what == HEAR_ALL)
+        return true;
+    if (heard->what == HEAR_REFUSALS)
+        return action != ANSWER_ALLOW && action != ANSWER_TRACE &&
+               (action != ANSWER_TRAP || heard->permissive);
+    return action == ANSWER_NOTIFY || filter_kills(answer);
 }
 
-bool listener_misses(const struct filter *filter)
+/* What is installed in its place. Returns its length. */
+static unsigned rewrite(const struct heard *heard, struct instruction *code)
+{
+    const struct filter *filter = &heard->filter;
+    if (heard->what == HEAR_ALL) {
+        code[0] = (struct instruction){.code = FILTER_RETURN, .value = ANSWER_NOTIFY};
+        return 1;
+    }
+    for (unsigned i = 0; i < filter->length; i++) {
+        code[i] = filter->code[i];
+        if (code[i].code == FILTER_RETURN && asks(heard, code[i].value))
+            code[i].value = ANSWER_NOTIFY;
+    }
+    return filter->length;
+}
+
+/*
+ * LISTENER_FD is given up for it: the program's own limit of open files holds by now, and
+ * the lowest free number has to be below it. What goes on after its notice should be told
+ * once: not again because a signal has come meanwhile (WAIT_KILLABLE_RECV, Linux 5.19).
+ */
+int listener_install(const struct heard *heard, unsigned flags)
+{
+    static struct instruction code[FILTER_MAX];
+    const struct filter_program program = {(unsigned short)rewrite(heard, code), code};
+    const unsigned listen = flags | FILTER_FLAG_NEW_LISTENER;
+    long result = -EINVAL;
+    (void)close(LISTENER_FD);
+    if (heard->what != HEAR_KILLS)
+        result = sys_result(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER_OP,
+                                    listen | FILTER_FLAG_WAIT_KILLABLE_RECV, &program));
+    if (result == -EINVAL)
+        result = sys_result(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER_OP, listen, &program));
+    return (int)result;
+}
+
+bool listener_misses(const struct heard *heard)
 {
     bool misses = false;
-    for (unsigned i = 0; i < filter->length; i++) {
-        const struct instruction *one = &filter->code[i];
-        bool trap = one->code == FILTER_RETURN && (one->value & ANSWER_ACTION) == ANSWER_TRAP;
+    for (unsigned i = 0; i < heard->filter.length; i++) {
+        const struct instruction *one = &heard->filter.code[i];
+        bool trap = one->code == FILTER_RETURN && (one->value & ANSWER_ACTION) == ANSWER_TRAP &&
+                    !asks(heard, one->value);
         misses = misses || trap || one->code == FILTER_RETURN_A;
     }
-    return misses;
+    return misses && heard->what != HEAR_ALL;
 }
 
 /* dup3 of an fd that is open over a number that is: it cannot fail. */
@@ -110,7 +148,7 @@ void listener_release(int listener)
 }
 
 /* The sixth argument is the only one of an exec's that policies know (process.c). */
-static bool asks(const struct filter *filter, long number, int64_t sixth)
+static bool asks_of(const struct heard *heard, long number, int64_t sixth)
 {
 #if defined __x86_64__
     const uint32_t arch = 0xc000003e;
@@ -121,19 +159,18 @@ static bool asks(const struct filter *filter, long number, int64_t sixth)
 #endif
     const struct call call = {
         .number = (int32_t)number, .arch = arch, .args = {[5] = (uint64_t)sixth}};
-    uint32_t answer = filter_answer(filter, &call);
-    return filter_kills(answer) || (answer & ANSWER_ACTION) == ANSWER_NOTIFY;
+    return asks(heard, filter_answer(&heard->filter, &call));
 }
 
-bool listener_delays_exec(const struct filter *filter, const struct plan *plan)
+bool listener_delays_exec(const struct heard *heard, const struct plan *plan)
 {
-    bool delays = asks(filter, SYS_exit_group, 0);
+    bool delays = asks_of(heard, SYS_exit_group, 0);
     for (unsigned i = 0; i < plan->count; i++) {
         const struct step *step = &plan->steps[i];
         if (step->op == OP_exec)
-            delays = delays || asks(filter, SYS_execve, step->arg[0]);
+            delays = delays || asks_of(heard, SYS_execve, step->arg[0]);
         else if (step->op == OP_exec_fd)
-            delays = delays || asks(filter, SYS_execveat, step->arg[1]);
+            delays = delays || asks_of(heard, SYS_execveat, step->arg[1]);
     }
     return delays;
 }
@@ -146,8 +183,20 @@ int listener_receive(int listener, struct notice *notice)
     return errno == ENOENT || errno == EINTR ? 0 : -errno; /* ENOENT: the caller has died */
 }
 
+static void reply(int listener, const struct answer *answer)
+{
+    /* ENOENT: the caller has died, or a signal has taken it out of the call. */
+    (void)syscall(SYS_ioctl, listener, NOTIF_SEND, answer);
+}
+
 void listener_refuse(int listener, const struct notice *notice, int error)
 {
     const struct answer answer = {.id = notice->id, .error = -error};
-    (void)syscall(SYS_ioctl, listener, NOTIF_SEND, &answer); /* ENOENT: the caller has died */
+    reply(listener, &answer);
+}
+
+void listener_allow(int listener, const struct notice *notice)
+{
+    const struct answer answer = {.id = notice->id, .flags = ANSWER_FLAG_CONTINUE};
+    reply(listener, &answer);
 }

@@ -1,4 +1,4 @@
-/* A filter that asks instead of killing, and the fd by which the keeper hears it. */
+/* A filter that asks where it would refuse, and the fd by which the keeper hears it. */
 #pragma once
 
 #include "filter.h"
@@ -15,29 +15,36 @@ struct notice {
     struct call call;
 };
 
+/* A filter as the plan has it, and of which of its answers the keeper hears. */
+struct heard {
+    struct filter filter;
+    enum hearing what;
+    bool permissive;
+};
+
 /* Take the two numbers, once. Returns 0 or -errno. */
 int listener_reserve(void);
 
 /* The filter that a plan wants us to listen to, or NULL. It holds until the next call. */
-const struct filter *listener_filter(const struct plan *plan);
+const struct heard *listener_wanted(const struct plan *plan);
 
-/*
- * Install a filter of which the kills are notices, in the program's process. Returns the
- * listener, or -errno.
- */
-int listener_install(const struct filter *filter, unsigned flags);
+/* Install it, in the program's process. Returns the listener, or -errno. */
+int listener_install(const struct heard *heard, unsigned flags);
 
 /* Can the filter still raise SIGSYS? It has traps, or answers that were computed. */
-bool listener_misses(const struct filter *filter);
+bool listener_misses(const struct heard *heard);
 
 /* Take the program's fds and the listener (0 or less: none) out of the keeper's table. */
 void listener_release(int listener);
 
 /* Would it ask of what is still to be called once it is installed, up to the exec? */
-bool listener_delays_exec(const struct filter *filter, const struct plan *plan);
+bool listener_delays_exec(const struct heard *heard, const struct plan *plan);
 
 /* Returns 1, 0 if there is nothing (any more), or -errno. */
 int listener_receive(int listener, struct notice *notice);
 
-/* Make the call fail with an errno. */
+/* Make the call fail with an errno; or succeed and do nothing, with 0. */
 void listener_refuse(int listener, const struct notice *notice, int error);
+
+/* Let it happen. Linux 5.5; before that it fails with ENOSYS. */
+void listener_allow(int listener, const struct notice *notice);

@@ -8,6 +8,7 @@
 
 #include "counter.h"
 #include "explain.h"
+#include "ledger.h"
 #include "listener.h"
 #include "notes.h"
 #include "sys.h"
@@ -113,7 +114,7 @@ static bool meets_keeper(const struct plan *plan)
  * Linux 6.0).
  */
 static bool may_borrow(const struct plan *plan, const struct box *box,
-                       const struct filter *heard)
+                       const struct heard *heard)
 {
     return !meets_keeper(plan) && !steps_have(plan, OP_ptrace_me) && !rules_present(plan) &&
            !box->places.time_namespace && !(heard && listener_delays_exec(heard, plan));
@@ -123,13 +124,13 @@ static bool may_borrow(const struct plan *plan, const struct box *box,
  * The filter of which we are to hear, or NULL. Then the process shares our fds, and so not
  * where it closes some of ours: that by which they meet, and the caller's /proc.
  */
-static const struct filter *filter_to_hear(const struct plan *plan, const struct frame *frame,
-                                           const struct box *box)
+static const struct heard *filter_to_hear(const struct plan *plan, const struct frame *frame,
+                                          const struct box *box)
 {
     if (meets_keeper(plan) || frame->request.flags & REQUEST_NOTIFY_EXEC ||
         box->context.host_proc >= 0)
         return NULL;
-    return listener_filter(plan);
+    return listener_wanted(plan);
 }
 
 static void reply_failure(struct wire_reply *reply, enum location location, int error)
@@ -297,6 +298,8 @@ static void finish(struct watch *watch, struct box *box)
             watch_fail(watch, LOCATION_PIPE, error);
     }
     watch_output(watch);
+    if (watch->ledger >= 0 && (error = ledger_write(watch->ledger)) < 0)
+        watch_fail(watch, LOCATION_WATCH, error);
 }
 
 /* Was it killed by the timer that we set while it borrowed our memory? */
@@ -307,8 +310,8 @@ static bool overdue(const struct watch *watch)
 
 /* One try. Returns as run_program does; *borrow becomes false if that took too long. */
 static int run_once(struct box *box, const struct frame *frame, const struct plan *plan,
-                    int control, const struct filter *heard, bool *borrow,
-                    struct report *report, struct wire_reply *reply)
+                    int control, const struct heard *heard, bool *borrow, struct report *report,
+                    struct wire_reply *reply)
 {
     static struct supervisor supervisor; /* large */
     struct watch watch;
@@ -324,6 +327,7 @@ static int run_once(struct box *box, const struct frame *frame, const struct pla
     watch.heard = heard;
     if (rules_present(plan))
         watch.supervisor = &supervisor;
+    ledger_reset();
     if (launch(&watch, frame, plan, *borrow, report, reply) == 0) {
         gone = watch_program(&watch);
         finish(&watch, box);
@@ -387,7 +391,7 @@ int run_program(struct box *box, struct frame *frame, int control, struct report
     int gone = 0;
     bool valid = watch_valid(&frame->request.watch, frame->fd_count);
     bool ready = valid && make_ready(box, &plan, report, reply) == 0;
-    const struct filter *heard = filter_to_hear(&plan, frame, box);
+    const struct heard *heard = filter_to_hear(&plan, frame, box);
     bool borrow = may_borrow(&plan, box, heard);
     for (int tries = 0; ready && gone == 0; tries++) {
         bool borrowed = borrow;

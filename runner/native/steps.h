@@ -4,12 +4,13 @@
  */
 #pragma once
 
-#include "filter.h"
 #include "plan.h"
 
 #include <stdatomic.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+
+struct heard;
 
 enum report_state { REPORT_SETUP, REPORT_EXEC, REPORT_FAILED };
 
@@ -60,15 +61,15 @@ struct places {
 struct context {
     int *fds; /* what came with the frame */
     unsigned fd_count;
-    struct places *places;      /* NULL in a program */
-    pid_t target;               /* MAPS: the process whose id maps are written, else 0 */
-    int pipes[2];               /* write ends for captured stdout and stderr, or -1 */
-    int sync;                   /* rendezvous with the keeper before exec, or -1 */
-    int sync_peer;              /* the keeper's end of it, of which a program has a copy */
-    int notify;                 /* its end tells the keeper of exec, or -1 */
-    int ruleset;                /* of Landlock, while it is made; not read before that */
-    int host_proc;              /* the caller's /proc, for what is set by no call; or -1 */
-    const struct filter *heard; /* its fds are the keeper's, who hears of this one; or NULL */
+    struct places *places;     /* NULL in a program */
+    pid_t target;              /* MAPS: the process whose id maps are written, else 0 */
+    int pipes[2];              /* write ends for captured stdout and stderr, or -1 */
+    int sync;                  /* rendezvous with the keeper before exec, or -1 */
+    int sync_peer;             /* the keeper's end of it, of which a program has a copy */
+    int notify;                /* its end tells the keeper of exec, or -1 */
+    int ruleset;               /* of Landlock, while it is made; not read before that */
+    int host_proc;             /* the caller's /proc, for what is set by no call; or -1 */
+    const struct heard *heard; /* its fds are the keeper's, who hears of this filter; or NULL */
     const char **argv;
     const char **envp;
     struct report *report;

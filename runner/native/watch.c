@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include "watch.h"
 
+#include "hear.h"
 #include "limit.h"
 #include "listener.h"
 #include "notes.h"
@@ -35,6 +36,7 @@ bool watch_valid(const struct wire_watch *limits, unsigned fd_count)
            fd_index_valid(limits->sink[1], fd_count) &&
            fd_index_valid(limits->cpu_fd, fd_count) &&
            fd_index_valid(limits->procs_fd, fd_count) &&
+           fd_index_valid(limits->ledger, fd_count) &&
            fd_index_valid(limits->notes_fd, fd_count) && limits->cpus > 0 &&
            limits->cpus <= 65536 && limits->wall_ns >= 0 && limits->cpu_ns >= 0 &&
            limits->idle_ns >= 0 && limits->memory_bytes >= 0 && limits->output_bytes >= 0;
@@ -57,6 +59,7 @@ void watch_init(struct watch *watch, struct box *box, const struct frame *frame,
         .pidfd = -1,
         .sync = -1,
         .listener = -1,
+        .ledger = limits->ledger < 0 ? -1 : frame->fds[limits->ledger],
         .ends = {-1, -1},
         .notify = -1,
         .notes_fd = limits->notes_fd < 0 ? -1 : frame->fds[limits->notes_fd],
@@ -85,7 +88,7 @@ void watch_close(struct watch *watch)
 }
 
 /* The program at once, all else through init, which misses nobody. */
-static void kill_tree(struct watch *watch)
+void watch_kill(struct watch *watch)
 {
     (void)syscall(SYS_pidfd_send_signal, watch->pidfd, SIGKILL, NULL, 0);
     if (watch->box->has_init)
@@ -100,7 +103,7 @@ void watch_end(struct watch *watch, enum cause cause)
         return;
     watch->cause = cause;
     if (!watch->reaped) /* else `finish` ends the rest, and waits for it */
-        kill_tree(watch);
+        watch_kill(watch);
 }
 
 void watch_fail(struct watch *watch, enum location location, int error)
@@ -110,7 +113,7 @@ void watch_fail(struct watch *watch, enum location location, int error)
     watch->error = error;
     watch->error_location = location;
     if (!watch->reaped)
-        kill_tree(watch);
+        watch_kill(watch);
 }
 
 bool watch_tree_empty(const struct watch *watch)
@@ -134,7 +137,7 @@ void watch_output(struct watch *watch)
 static void grader_gone(struct watch *watch)
 {
     watch->gone = true;
-    kill_tree(watch);
+    watch_kill(watch);
 }
 
 static void on_control(struct watch *watch)
@@ -151,7 +154,7 @@ static void on_control(struct watch *watch)
         watch_end(watch, CAUSE_CANCELLED);
     else if (frame.request.kind == REQUEST_SYNC && abort) {
         watch->aborted = true;
-        kill_tree(watch);
+        watch_kill(watch);
     } else if (frame.request.kind == REQUEST_SYNC && watch->sync >= 0) {
         watch->synchronising = false;
         watch->started_ns = clock_ns(CLOCK_MONOTONIC); /* the callback is no set-up of ours */
@@ -254,7 +257,7 @@ static void on_end(struct watch *watch)
     pid_t pid = wait4(watch->program, &watch->status, WNOHANG, &watch->usage);
     if (pid == 0) {
         if (watch->box->kills_asked == 0)
-            kill_tree(watch);
+            watch_kill(watch);
         (void)nanosleep(&pause, NULL);
         return;
     }
@@ -276,56 +279,6 @@ static void on_stream(struct watch *watch, struct stream *stream)
     watch_output(watch);
 }
 
-/*
- * It shares our fds while we do not sleep: has its filter been installed? Returns when to
- * look again.
- */
-static int64_t find_listener(struct watch *watch)
-{
-    if (!watch->heard || watch->listener >= 0)
-        return INT64_MAX;
-    int listener = atomic_load(&watch->report->listener);
-    if (listener == 0)
-        return clock_ns(CLOCK_MONOTONIC) + MS_NS;
-    watch->listener = listener;
-    return INT64_MAX;
-}
-
-static void end_for(struct watch *watch, const struct call *call)
-{
-    watch->violation.number = call->number;
-    watch->violation.arch = call->arch;
-    watch->violation.instruction = call->instruction;
-    memcpy(watch->violation.args, call->args, sizeof watch->violation.args);
-    watch_end(watch, CAUSE_SYSCALL);
-}
-
-/*
- * A call that the filter kills for has come from somewhere in the tree. It waits, and is
- * never answered: so it does not happen, even if we came late.
- */
-static void on_notice(struct watch *watch, int events)
-{
-    struct notice notice;
-    if (!(events & POLLIN)) {
-        watch->heard_all = true; /* its last process is dying, and ready it stays */
-        return;
-    }
-    int got = listener_receive(watch->listener, &notice);
-    if (got < 0)
-        watch_fail(watch, LOCATION_WATCH, got);
-    if (got <= 0)
-        return;
-    if (!filter_kills(filter_answer(watch->heard, &notice.call))) {
-        listener_refuse(watch->listener, &notice, ENOSYS); /* as if nobody listened */
-        return;
-    }
-    if (atomic_load(&watch->report->state) == REPORT_FAILED)
-        kill_tree(watch); /* its set-up has failed, and its filter does not let it exit */
-    else if (watch->cause == CAUSE_NONE && watch->error == 0)
-        end_for(watch, &notice.call);
-}
-
 /* It, or some of its tree, have stopped for us to decide. */
 static void on_supervised(struct watch *watch)
 {
@@ -335,7 +288,7 @@ static void on_supervised(struct watch *watch)
     if (result < 0)
         watch_fail(watch, LOCATION_WATCH, result);
     else if (result > 0)
-        end_for(watch, &call);
+        hear_end_for(watch, &call);
 }
 
 static bool ready(const struct pollfd *fd)
@@ -360,7 +313,7 @@ int watch_program(struct watch *watch)
         FDS
     };
     while (!watch->reaped) {
-        int64_t next = limit_check(watch), look = find_listener(watch);
+        int64_t next = limit_check(watch), look = hear_find(watch);
         next = look < next ? look : next;
         bool ending = watch->cause != CAUSE_NONE || watch->error < 0 || watch->gone;
         int64_t wait_ns = next - clock_ns(CLOCK_MONOTONIC);
@@ -388,7 +341,7 @@ int watch_program(struct watch *watch)
         if (ready(&fds[NOTIFY]))
             on_notify(watch);
         if (ready(&fds[LISTENER]))
-            on_notice(watch, fds[LISTENER].revents);
+            hear_notice(watch, fds[LISTENER].revents);
         if (ready(&fds[SUPERVISED]))
             on_supervised(watch);
         if (ready(&fds[STOPS]))

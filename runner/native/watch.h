@@ -3,7 +3,7 @@
 
 #include "box.h"
 #include "capture.h"
-#include "filter.h"
+#include "listener.h"
 #include "supervise.h"
 
 #include <sys/resource.h>
@@ -20,11 +20,13 @@ struct watch {
     bool follow;
     pid_t program;
     int pidfd;
-    int sync;                   /* rendezvous with the program before its exec, or -1 */
-    const struct filter *heard; /* of which kills are told us, or NULL */
-    int listener;               /* by which they are, or -1 */
-    bool heard_all;             /* nobody is left who could ask */
-    int ends[2];                /* of the captured streams, in fds that it shares; or -1 */
+    int sync;                  /* rendezvous with the program before its exec, or -1 */
+    const struct heard *heard; /* the filter of which we get notice, or NULL */
+    int listener;              /* by which we do, or -1 */
+    bool heard_all;            /* nobody is left who could give any */
+    bool begun;                /* the program has made a call of its own */
+    int ledger;                /* where the notices go, or -1 */
+    int ends[2];               /* of the captured streams, in fds that it shares; or -1 */
     struct wire_violation violation;
     int notify; /* ends when the program execs, or -1 */
     int notes_fd;
@@ -68,6 +70,9 @@ int watch_program(struct watch *watch);
 
 /* Does the program's cgroup say that nothing is left? Without one: no. */
 bool watch_tree_empty(const struct watch *watch);
+
+/* Kill the program at once, and all else of the run. */
+void watch_kill(struct watch *watch);
 
 /* End the program and write down why. Only the first cause counts. */
 void watch_end(struct watch *watch, enum cause cause);

@@ -20,6 +20,7 @@ enum {
     WIRE_STEPS_MAX = 1024,
     WIRE_SLOTS_MAX = 256,
     WIRE_ARGS = 4,
+    WIRE_LEDGER_MAX = 1024,
 };
 
 /* X(name, number): where a set-up can fail. 1 to 32 are go-sandbox's. */
@@ -262,10 +263,12 @@ struct wire_watch {
     int32_t cpu_format;
     int32_t procs_fd; /* cgroup.procs: empty when nothing is left */
     int32_t cpus;     /* the tree uses at most so many at a time */
+    int32_t ledger;   /* where the calls go that were noticed: see `seccomp` */
     int32_t notes_fd; /* a memfd for notes */
     uint32_t notes;   /* bit n: enum note n */
     uint32_t event_type;
     uint32_t event_config; /* what is counted, as perf_event_open(2) has it */
+    uint32_t reserved;
 };
 
 enum request_kind {
@@ -330,6 +333,35 @@ enum full { FULL_BYTES = 1, FULL_INODES = 2 };
 enum cause { CAUSES(CAUSE_ENUM) CAUSE_END };
 #undef CAUSE_ENUM
 
+/*
+ * Of which calls the keeper hears: an argument of `seccomp`. Of those that the filter kills
+ * for; of all that it refuses, or logs; of all. PERMISSIVE: what it refuses is let through.
+ */
+enum hearing {
+    HEAR_NOTHING,
+    HEAR_KILLS,
+    HEAR_REFUSALS,
+    HEAR_ALL,
+    HEAR_WHAT = 7,
+    HEAR_PERMISSIVE = 8,
+};
+
+/* The calls that were noticed: this, then `count` entries. */
+struct wire_ledger {
+    uint32_t count;
+    uint32_t reserved;
+    uint64_t missed; /* calls of kinds for which there was no room */
+};
+
+struct wire_ledger_entry {
+    int32_t number;
+    uint32_t arch;   /* AUDIT_ARCH_* */
+    uint32_t answer; /* SECCOMP_RET_* of the filter */
+    int32_t pid;     /* of who called first */
+    uint64_t count;
+    uint64_t args[6]; /* of the first call */
+};
+
 /* The call for which a filter has ended the program: all 0 if none has. */
 struct wire_violation {
     int32_t heard; /* 1: what the filter kills is told here, so a SIGSYS is not its doing */
@@ -376,6 +408,8 @@ struct wire_reply {
 
 _Static_assert(sizeof(struct wire_plan) == 16, "wire_plan has no padding");
 _Static_assert(sizeof(struct wire_step) == 56, "wire_step has no padding");
-_Static_assert(sizeof(struct wire_watch) == 96, "wire_watch has no padding");
-_Static_assert(sizeof(struct wire_request) == 128, "wire_request has no padding");
+_Static_assert(sizeof(struct wire_watch) == 104, "wire_watch has no padding");
+_Static_assert(sizeof(struct wire_ledger) == 16, "wire_ledger has no padding");
+_Static_assert(sizeof(struct wire_ledger_entry) == 72, "wire_ledger_entry has no padding");
+_Static_assert(sizeof(struct wire_request) == 136, "wire_request has no padding");
 _Static_assert(sizeof(struct wire_reply) == 240, "wire_reply has no padding");

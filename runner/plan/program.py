@@ -44,7 +44,7 @@ def program(
     exec_file: int | None = None,
     ruleset: Ruleset | None = None,
     rules: Rules | None = None,
-    tell_kills: bool = False,
+    hearing: int = 0,
     traced: bool = False,
 ) -> list[Step]:
     """Plan one program: from the fork to its exec.
@@ -52,8 +52,8 @@ def program(
     `candidates` are the paths to try, `files[i]` is the index in the frame of the program's fd
     i (or an FD_*), `cgroups` the indexes of what it writes "0" to, `exec_file` that of what is
     executed instead of a path, `ruleset` what its Landlock is on this host, `rules` what its
-    supervision is. `tell_kills`: the keeper hears which call the filter kills for, but not of a
-    program that it traces to its end, which is `traced`.
+    supervision is. `hearing`: of which calls the keeper hears, but of none of a program that it
+    traces to its end, which is `traced`.
     """
     return [
         *_signals(runner),
@@ -65,7 +65,7 @@ def program(
         *_rlimits(runner.rlimits),
         *_identity(runner),
         *landlock.steps(ruleset),
-        *_exec(runner, candidates, len(files), exec_file, rules, tell_kills=tell_kills),
+        *_exec(runner, candidates, len(files), exec_file, rules, hearing=hearing),
     ]
 
 
@@ -220,7 +220,7 @@ def _exec(
     exec_file: int | None,
     rules: Rules | None,
     *,
-    tell_kills: bool,
+    hearing: int,
 ) -> Iterator[Step]:
     argv = tuple(os.fsencode(word) for word in runner.args)
     envp = tuple(os.fsencode(f"{name}={value}") for name, value in runner.env.items())
@@ -240,7 +240,7 @@ def _exec(
         seccomp = stopping(seccomp, rules)
     if seccomp:
         # The last but one: it need allow nothing but what the program needs.
-        yield Step(_PROGRAM, Op.SECCOMP, At.SECCOMP, (0, tell_kills), data=seccomp)
+        yield Step(_PROGRAM, Op.SECCOMP, At.SECCOMP, (0, hearing), data=seccomp)
     subject = os.fsdecode(argv[0])
     if exec_file is not None:
         yield Step(_PROGRAM, Op.EXEC_FD, At.EXECVE, (exec_file, secret), subject=subject)

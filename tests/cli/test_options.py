@@ -282,6 +282,18 @@ def test_bad_value_is_refused_with_its_option_and_the_remedy(
             "--policy and --no-seccomp exclude each other; give one",
         ),
         (
+            ["--policy-log", "--no-seccomp", "true"],
+            "--policy-log and --no-seccomp exclude each other; give one",
+        ),
+        (
+            ["--policy-log", "--oom-score-adj", "5", "true"],
+            "--policy-log and --oom-score-adj exclude each other; give one",
+        ),
+        (
+            ["--console", "--policy-log", "true"],
+            "--console and --policy-log exclude each other; give one",
+        ),
+        (
             ["--stderr", "x", "--stderr-to-stdout", "true"],
             "--stderr and --stderr-to-stdout exclude each other; give one",
         ),

@@ -10,7 +10,7 @@ import pytest
 
 from runner.cli import report
 from runner.errors import ChildError, ConfigError, ErrorLocation, HostError, ProtocolError
-from runner.result import Result, Status, Violation
+from runner.result import LoggedCall, PolicyLog, Result, Status, Violation
 
 
 @pytest.mark.parametrize(
@@ -145,3 +145,18 @@ def test_write_when_the_reader_has_gone_is_silent() -> None:
     report.write(writer, "x")
     os.close(writer)
     report.write(writer, "closed")
+
+
+def test_logged_calls_are_a_line_each_and_what_was_missed_the_last() -> None:
+    args = (1, 2**64 - 1, 0, 0, 0, 16)
+    calls = (
+        LoggedCall("ptrace", 101, "x86_64", "errno EPERM", 3, args, 77),
+        LoggedCall(None, 999, "i386", "kill", 1, args, 78),
+    )
+    words = "(0x1, 0xffffffffffffffff, 0x0, 0x0, 0x0, 0x10)"
+    assert report.logged(PolicyLog(calls, 5)).split("\n") == [
+        f"errno EPERM: ptrace (101 of x86_64), 3 times, first by 77: {words}",
+        f"kill: 999 (999 of i386), once, first by 78: {words}",
+        "at least: 5 calls more of other kinds",
+    ]
+    assert report.logged(PolicyLog(())) == "the policy has refused nothing"

@@ -75,7 +75,13 @@ def test_settings_without_options_are_the_defaults(
         "work_dir": str(tmp_path),
         "limits": Limits(),
     }
-    assert recorder.ran == (["prog", "-x"], {"stdin": 0, "stdout": 1, "stderr": 2})
+    streams = {"stdin": 0, "stdout": 1, "stderr": 2}
+    assert recorder.ran == (["prog", "-x"], streams | {"policy_log": False})
+
+
+def test_policy_log_is_asked_of_the_run(recorder: type[_Recorder]) -> None:
+    assert main(["-q", "--policy-log", "prog"]) == 0
+    assert recorder.ran[1]["policy_log"] is True
 
 
 @pytest.mark.parametrize(

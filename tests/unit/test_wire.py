@@ -160,8 +160,8 @@ watches = (
     st.builds(
         wire.Watch,
         *(int64s for _ in range(7)),
-        *(int32s for _ in range(7)),
-        *(uint32s for _ in range(3)),
+        *(int32s for _ in range(8)),
+        *(uint32s for _ in range(4)),
     )
     | st.none()
 )
@@ -205,6 +205,7 @@ def test_request_without_a_watch_limits_nothing_and_names_no_fd() -> None:
     assert watch[:7] == (0,) * 7
     fds = (watch.sink_stdout, watch.sink_stderr, watch.cpu_fd, watch.procs_fd, watch.notes_fd)
     assert fds == (-1,) * 5
+    assert watch.ledger == -1
 
 
 def test_reply_of_the_helper_is_decoded_field_by_field(dump: Dump) -> None:

@@ -74,10 +74,11 @@ static int dump_request(void)
                  " %" PRId64,
                  watch->wall_ns, watch->cpu_ns, watch->idle_ns, watch->memory_bytes,
                  watch->output_bytes, watch->keep_bytes[0], watch->keep_bytes[1]);
-    (void)printf(" %d %d %d %d %d %d %d", watch->sink[0], watch->sink[1], watch->cpu_fd,
-                 watch->cpu_format, watch->procs_fd, watch->cpus, watch->notes_fd);
-    (void)printf(" %" PRIu32 " %" PRIu32 " %" PRIu32 "\n", watch->notes, watch->event_type,
-                 watch->event_config);
+    (void)printf(" %d %d %d %d %d %d %d %d", watch->sink[0], watch->sink[1], watch->cpu_fd,
+                 watch->cpu_format, watch->procs_fd, watch->cpus, watch->ledger,
+                 watch->notes_fd);
+    (void)printf(" %" PRIu32 " %" PRIu32 " %" PRIu32 " %" PRIu32 "\n", watch->notes,
+                 watch->event_type, watch->event_config, watch->reserved);
     return 0;
 }
 

@@ -188,12 +188,14 @@ static void test_answers(void)
 
     struct instruction code[] = {{.code = FILTER_RETURN, .value = 0},
                                  {.code = FILTER_RETURN, .value = ANSWER_ERRNO | 1}};
-    const struct filter filter = {code, 2};
-    check(!listener_misses(&filter), "a listener hears of all kills");
+    struct heard heard = {.filter = {code, 2}, .what = HEAR_KILLS};
+    check(!listener_misses(&heard), "a listener hears of all kills");
     code[1].value = ANSWER_TRAP | 1;
-    check(listener_misses(&filter), "but not of traps");
+    check(listener_misses(&heard), "but not of traps");
     code[1].code = FILTER_RETURN_A;
-    check(listener_misses(&filter), "nor of what is computed");
+    check(listener_misses(&heard), "nor of what is computed");
+    heard.what = HEAR_ALL;
+    check(!listener_misses(&heard), "unless it hears of all calls");
 }
 
 int main(void)

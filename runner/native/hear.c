@@ -1,0 +1,90 @@
+/*
+ * A call of which the filter gives notice has come from somewhere in the tree, and waits.
+ * What the filter as the plan has it says of it is worked out here, and done.
+ */
+#define _GNU_SOURCE
+#include "hear.h"
+
+#include "ledger.h"
+#include "listener.h"
+#include "sys.h"
+
+#include <poll.h>
+#include <string.h>
+
+enum { MAX_ERRNO = 4095 }; /* to which the kernel cuts an answer down */
+
+int64_t hear_find(struct watch *watch)
+{
+    if (!watch->heard || watch->listener >= 0)
+        return INT64_MAX;
+    int listener = atomic_load(&watch->report->listener);
+    if (listener == 0)
+        return clock_ns(CLOCK_MONOTONIC) + MS_NS;
+    watch->listener = listener;
+    return INT64_MAX;
+}
+
+void hear_end_for(struct watch *watch, const struct call *call)
+{
+    if (atomic_load(&watch->report->state) == REPORT_FAILED) {
+        watch_kill(watch);
+        return;
+    }
+    if (watch->cause != CAUSE_NONE || watch->error < 0)
+        return;
+    watch->violation.number = call->number;
+    watch->violation.arch = call->arch;
+    watch->violation.instruction = call->instruction;
+    memcpy(watch->violation.args, call->args, sizeof watch->violation.args);
+    watch_end(watch, CAUSE_SYSCALL);
+}
+
+/* The exec that starts the program, and its attempts along PATH, are calls of ours. */
+static bool is_start(struct watch *watch, const struct notice *notice)
+{
+    const int32_t number = notice->call.number;
+    if ((pid_t)notice->pid == watch->program && number != SYS_execve && number != SYS_execveat)
+        watch->begun = true;
+    return !watch->begun;
+}
+
+static void answer_notice(struct watch *watch, const struct notice *notice, uint32_t answer)
+{
+    switch (watch->heard->permissive ? ANSWER_ALLOW : answer & ANSWER_ACTION) {
+    case ANSWER_ALLOW:
+    case ANSWER_LOG:
+        listener_allow(watch->listener, notice);
+        break;
+    case ANSWER_ERRNO:
+        answer &= ANSWER_DATA;
+        listener_refuse(watch->listener, notice,
+                        (int)(answer < MAX_ERRNO ? answer : MAX_ERRNO));
+        break;
+    case ANSWER_NOTIFY: /* to a supervisor or a tracer, of whom there is none */
+    case ANSWER_TRACE:
+        listener_refuse(watch->listener, notice, ENOSYS);
+        break;
+    default:
+        hear_end_for(watch, &notice->call);
+    }
+}
+
+void hear_notice(struct watch *watch, int events)
+{
+    struct notice notice;
+    if (!(events & POLLIN)) {
+        watch->heard_all = true; /* its last process is dying, and ready it stays */
+        return;
+    }
+    int got = listener_receive(watch->listener, &notice);
+    if (got < 0)
+        watch_fail(watch, LOCATION_WATCH, got);
+    if (got <= 0)
+        return;
+    uint32_t answer = filter_answer(&watch->heard->filter, &notice.call);
+    if (watch->heard->what == HEAR_REFUSALS ||
+        (watch->heard->what == HEAR_ALL && !is_start(watch, &notice)))
+        ledger_add(&notice, answer);
+    answer_notice(watch, &notice, answer);
+}
