@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import weakref
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runner import (
     guarantees,
-    idmap,
     measure,
     plan,
     resolve,
@@ -19,51 +17,27 @@ from runner import (
     streams,
     wire,
 )
-from runner.cgroup import Groups, Parent, refuse_without_groups
+from runner.blueprint import of_a_program
+from runner.cgroup import Groups, refuse_without_groups
 from runner.config import (
-    ALL_NAMESPACES,
-    Credential,
     Limits,
-    Mount,
-    Namespace,
-    Network,
     Runner,
 )
 from runner.config.checks import refuse
-from runner.errors import HostError
 from runner.helper import START_TIMEOUT_S, Keeper
-from runner.host import Host, detect
 from runner.units import seconds_to_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from runner.blueprint import Blueprint
     from runner.cgroup.groups import Files
-    from runner.config import User
     from runner.observe import Observation
     from runner.plan import Step
     from runner.result import Result
 
-_PIVOT: Final = "/tmp"  # any directory that exists everywhere; it is covered inside only
-
 # Test after test runs the same program with the same limits: its plan is made once.
 _REQUESTS_KEPT: Final = 64
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class BoxConfig:
-    """What a sandbox is made of; see `Sandbox`. `root` None is the default one."""
-
-    mounts: tuple[Mount, ...]
-    root: tuple[Mount, ...] | None
-    seccomp: bytes
-    host_name: str
-    name: str
-    network: Network
-    require: frozenset[str]
-    extras: Mapping[str, Any]
-    user: Credential | User
-    keep_files: bool = False
 
 
 class Program(NamedTuple):
@@ -100,52 +74,50 @@ class Box:
     reusable    whether what one run leaves can be put back for the next
     """
 
-    def __init__(self, config: BoxConfig, *, old_mounts: bool = False) -> None:
-        self._host = detect()
+    def __init__(self, blueprint: Blueprint) -> None:
+        """Begin to start it; `await_start` ends that."""
+        config = blueprint.config
+        self._host = blueprint.host
         self._require = config.require
-        self._extras = _of_a_program(config.extras)
+        self._extras = of_a_program(config.extras)
         self._ruleset = resolve.ruleset(self._extras.get("landlock"))
         self._rules = resolve.rules(self._extras.get("supervision"))
-        self._requests: dict[tuple[object, ...], _Request] = {}
+        self._requests: dict[tuple[object, ...], _Request] = blueprint.requests
         self._disk: tuple[int | None, int | None] = (None, None)
         self._kept: Files | None = None
         self._notes: int | None = None
         with contextlib.ExitStack() as undo:
             # Entered first and so left last: the keeper ends what is in the groups.
-            parent = Parent.find(self._host)
+            parent = blueprint.parent
             self._groups: Groups | None = None
             if parent is not None and not parent.why_not:
                 self._groups = undo.enter_context(parent.create())
             self._streams = undo.enter_context(contextlib.closing(streams.Streams()))
             self.keeper = undo.enter_context(contextlib.closing(Keeper(name=config.name)))
-            self._runner, ids = _runner(config, self._host, self.keeper.pid)
-            self._credential = ids.credential
-            owner = idmap.owner_maps(ids, euid=self._host.euid, egid=os.getegid())
-            sent = resolve.gather(self._runner, undo)
-            steps = plan.box(
-                self._runner,
-                privileged=self._host.privileged,
-                drop_groups=self._host.maps_ids,
-                owner=owner,
-                hooks=sent.hooks,
-                old_mounts=old_mounts,
-                keep_files=config.keep_files,
-            )
-            flags = int(plan.clone_flags(self._runner))
-            self.init_pid = self.keeper.start(
-                steps,
-                clone_flags=flags,
-                fds=sent.fds,
-                timeout=START_TIMEOUT_S + sum(hook.timeout for hook in self._runner.hooks),
-            )
+            made = blueprint.plan(self.keeper.pid, undo)
+            self._runner = made.runner
+            self._credential = made.ids.credential
+            self._steps = made.steps
             self.reusable = config.keep_files or rootfs.can_be_put_back(self._runner.mounts)
             self.enforced = guarantees.enforced(
-                self._runner, self._groups, own_user=ids.separate, host=self._host
+                self._runner, self._groups, own_user=made.ids.separate, host=self._host
             )
             guarantees.require(config.require, self.enforced, self._host)
+            flags = int(plan.clone_flags(self._runner))
+            self.keeper.send_start(made.steps, clone_flags=flags, fds=made.fds)
+            self.init_pid = -1
             # When it is closed, or collected, or the interpreter ends: whichever is first.
             self._undo = undo.pop_all()
             self._end = weakref.finalize(self, _end, self._undo, os.getpid())
+
+    def await_start(self) -> None:
+        """Wait until it is there. If this raises, it is to be closed."""
+        timeout = START_TIMEOUT_S + sum(hook.timeout for hook in self._runner.hooks)
+        self.init_pid = self.keeper.await_start(self._steps, timeout=timeout)
+
+    def end(self) -> None:
+        """Let it end, without waiting; `close` waits."""
+        self.keeper.end()
 
     def close(self) -> None:
         """End everything in it; idempotent. In a fork of the grader it does nothing."""
@@ -318,71 +290,6 @@ def _end(undo: contextlib.ExitStack, owner: int) -> None:
     """End a box, but not its grader's from a fork that has inherited a copy."""
     if os.getpid() == owner:
         undo.close()
-
-
-def _runner(config: BoxConfig, host: Host, keeper: int) -> tuple[Runner, idmap.Ids]:
-    """Give the sandbox as a `Runner`, of which only the part around a program matters."""
-    if not host.user_namespaces:
-        missing = "user namespaces"
-        raise HostError(missing, host.no_user_namespaces)
-    root = list(rootfs.default_root(host.root_entries) if config.root is None else config.root)
-    if config.root is None and config.network is not Network.NONE:
-        root += rootfs.resolver()
-    mounts = rootfs.combine(root, config.mounts)
-    program = config.user
-    if not isinstance(program, Credential):
-        from runner import accounts  # few name one
-
-        program = accounts.credential(program, root="", mounts=mounts)
-    ids = idmap.sandbox_ids(
-        program=program,
-        privileged=host.maps_ids,
-        euid=host.euid,
-        egid=os.getegid(),
-        keeper=keeper,
-        uid_map=host.uid_map,
-        gid_map=host.gid_map,
-    )
-    extras = _of_the_box(config.extras)
-    hooks = tuple(extras.pop("hooks", ()))
-    if config.network is Network.PASTA:
-        from runner import network  # few have one
-
-        hooks += (network.pasta(),)
-    namespaces = ALL_NAMESPACES
-    if "time_offsets" in extras:
-        namespaces |= Namespace.TIME
-    without = Namespace.NETWORK if config.network is Network.HOST else Namespace(0)
-    runner = Runner(
-        args=("sandbox",),
-        namespaces=namespaces & ~without,
-        mounts=mounts,
-        pivot_root=_PIVOT,
-        host_name=config.host_name,
-        uid_mappings=ids.uid_mappings,
-        gid_mappings=ids.gid_mappings,
-        seccomp=config.seccomp,
-        drop_caps=True,
-        files=(),
-        hooks=hooks,
-        **extras,
-    )
-    return runner, ids
-
-
-# Of the extras, what is set once; all else is set in each program.
-_OF_THE_BOX: Final = frozenset({"time_offsets", "sysctls", "loopback", "hooks", "domain_name"})
-# Set in each program, and prepared for once.
-_OF_BOTH: Final = frozenset({"oom_score_adj", "supervision"})
-
-
-def _of_a_program(extras: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in extras.items() if name not in _OF_THE_BOX}
-
-
-def _of_the_box(extras: Mapping[str, Any]) -> dict[str, Any]:
-    names = _OF_THE_BOX | _OF_BOTH
-    return {name: value for name, value in extras.items() if name in names}
 
 
 def _group_fds(groups: Groups) -> list[int]:

@@ -141,8 +141,18 @@ class Keeper:
 
         Raises ChildError for a step that failed.
         """
+        self.send_start(steps, clone_flags=clone_flags, fds=fds)
+        return self.await_start(steps, timeout=timeout)
+
+    def send_start(
+        self, steps: Sequence[Step], *, clone_flags: int, fds: Sequence[int] = ()
+    ) -> None:
+        """Let the keeper begin to make the sandbox."""
         encoded = wire.encode_plan(steps)
         self._send(wire.RequestKind.START, encoded, fds, clone_flags=clone_flags)
+
+    def await_start(self, steps: Sequence[Step], *, timeout: float = START_TIMEOUT_S) -> int:
+        """Wait until the sandbox is made; see `start`."""
         self._socket.settimeout(timeout)
         try:
             reply = self._receive(steps)
@@ -180,14 +190,18 @@ class Keeper:
         flags = wire.ABORT if abort else 0
         self._socket.send(wire.encode_request(wire.RequestKind.SYNC, self._run_id, flags=flags))
 
+    def end(self) -> None:
+        """Let the keeper end, and everything in the sandbox; `close` waits for that."""
+        with contextlib.suppress(OSError):  # it has ended, and its end of the socket with it
+            # A close alone would not do: a fork of the grader may hold a copy.
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """End the keeper and with it everything in the sandbox; waits until it has gone."""
         if self._pidfd < 0:
             return
         pidfd, self._pidfd = self._pidfd, -1
-        with contextlib.suppress(OSError):  # it has ended, and its end of the socket with it
-            # A close alone would not do: a fork of the grader may hold a copy.
-            self._socket.shutdown(socket.SHUT_RDWR)
+        self.end()
         self._socket.close()
         try:
             poll = select.poll()

@@ -20,12 +20,16 @@ _HOST_BASE: Final = 1_900_000_000
 
 
 class Ids(NamedTuple):
-    """The maps of a sandbox, what its program becomes, and whether that is not the caller."""
+    """The maps of a sandbox, what its program becomes, and whether that is not the caller.
+
+    `inside` is what was asked for.
+    """
 
     uid_mappings: tuple[IdMap, ...]
     gid_mappings: tuple[IdMap, ...]
     credential: Credential | None
     separate: bool
+    inside: Credential
 
 
 def sandbox_ids(
@@ -48,9 +52,10 @@ def sandbox_ids(
     gids = _two_ids(keeper, gid_map) if privileged else None
     if uids is None or gids is None:
         own = (IdMap(program.uid, euid),), (IdMap(program.gid, egid),)
-        return Ids(*own, None, separate=False)
+        return Ids(*own, None, separate=False, inside=program)
     maps = _map_two(program.uid, uids), _map_two(program.gid, gids)
-    return Ids(*maps, Credential(program.uid, program.gid), separate=True)
+    own_ids = Credential(program.uid, program.gid)
+    return Ids(*maps, own_ids, separate=True, inside=program)
 
 
 def _map_two(inside: int, first: int) -> tuple[IdMap, ...]:

@@ -14,12 +14,14 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
 
 from runner import sources
-from runner.box import Box, BoxConfig, Program
+from runner.blueprint import Blueprint
+from runner.box import Box, Program
 from runner.config.checks import refuse
-from runner.errors import ChildError, ConfigError
+from runner.errors import ChildError, ConfigError, SandboxError
 from runner.helper import signals_held
 
 if TYPE_CHECKING:
+    from runner.blueprint import BoxConfig
     from runner.helper import Keeper
     from runner.result import Result
     from runner.streams import Wanted
@@ -37,10 +39,18 @@ Work: TypeAlias = Generator[Wait, None, _T]
 
 
 class Life:
-    """Owns at most one `Box`, made of `config`. One run at a time; `cancel` from any thread."""
+    """Owns the `Box`, made of `config`. One run at a time; `cancel` from any thread.
 
-    def __init__(self, config: BoxConfig) -> None:
+    `once`: each box is for one run. That of the next is begun while a program runs, by asking
+    another keeper and not waiting for its answer; and so are those of earlier runs ended.
+    """
+
+    def __init__(self, config: BoxConfig, *, once: bool = False) -> None:
         self.config = config
+        self._once = once
+        self._blueprint: Blueprint | None = None
+        self._spare: Box | None = None
+        self._ended: list[Box] = []
         self._lock = threading.Lock()
         self._box: Box | None = None
         self._running: _Running | None = None
@@ -49,7 +59,8 @@ class Life:
 
     def __del__(self) -> None:
         """Warn of one that nobody has closed; its box ends itself."""
-        if getattr(self, "_box", None) is not None and self._pid == os.getpid():
+        left = getattr(self, "_box", None) or getattr(self, "_spare", None)
+        if left is not None and self._pid == os.getpid():
             message = "a sandbox was not closed: use it in a with statement"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
@@ -69,16 +80,52 @@ class Life:
         """Start it, if it is not."""
         if self._box is None:
             with signals_held():
-                self._box = sources.with_mount_calls(
-                    lambda old: Box(self.config, old_mounts=old)
-                )
+                self._box = self._take_spare() or sources.with_mount_calls(self._make)
+
+    def _make(self, old_mounts: bool) -> Box:  # noqa: FBT001 - called by with_mount_calls
+        if self._blueprint is None or not self._blueprint.serves(old_mounts=old_mounts):
+            self._blueprint = Blueprint(self.config, old_mounts=old_mounts)
+        return _started(Box(self._blueprint))
+
+    def _take_spare(self) -> Box | None:
+        spare, self._spare = self._spare, None
+        try:
+            return None if spare is None else _started(spare)
+        except SandboxError:
+            return None  # it is made anew, which says what is wrong if anything still is
+
+    def _look_ahead(self) -> None:
+        """Begin to make the box of the next run, and wait for the end of earlier ones."""
+        with signals_held():
+            self._close_ended()
+            if self._spare is None and self._blueprint is not None:
+                if not self._blueprint.is_current:
+                    self._blueprint = self._blueprint.renewed()
+                try:
+                    self._spare = Box(self._blueprint)
+                except (SandboxError, OSError):
+                    self._spare = None  # the next start says why
+
+    def _close_ended(self) -> None:
+        while self._ended:
+            self._ended.pop().close()
 
     def discard(self) -> None:
         """End it and all that runs in it; the next run starts it anew."""
-        if self._box is not None:
-            with signals_held():
-                box, self._box = self._box, None
-                box.close()
+        with signals_held():
+            spare, self._spare = self._spare, None
+            for box in (self._box, spare):
+                if box is not None:
+                    self._ended.append(box)
+            self._box = None
+            self._close_ended()
+
+    def _retire(self) -> None:
+        """End it after its only run, without waiting for that."""
+        box, self._box = self._box, None
+        if box is not None:
+            self._ended.append(box)
+            box.end()
 
     def run(self, program: Program, wanted: Wanted, repeat: int = 1) -> Work[Result]:
         """Run a program to its end, `repeat` times, or until one of the runs is not ok."""
@@ -104,7 +151,7 @@ class Life:
         by somebody who killed its init: it is thrown away, and the program started in another,
         once, if it cannot have started. All else that fails is raised.
         """
-        again = self._box is not None
+        again = self._box is not None or self._spare is not None
         while True:
             if (box := self._box) is None:
                 yield self.start
@@ -125,7 +172,9 @@ class Life:
                     # Ours or an interrupt: whatever state it is in, it is not used again.
                     yield self.discard
                 raise
-            if not box.reusable:
+            if self._once:
+                self._retire()
+            elif not box.reusable:
                 yield self.discard
             return result
 
@@ -147,7 +196,11 @@ class Life:
             self._lock = threading.Lock()
             if self._box is not None:
                 _INHERITED.append(self._box)
-            self._box = self._running = None
+            if self._spare is not None:
+                _INHERITED.append(self._spare)
+            _INHERITED.extend(self._ended)
+            self._box = self._spare = self._running = None
+            self._ended = []
             self._pid = os.getpid()
 
     def _run_in(self, box: Box, program: Program, wanted: Wanted) -> Work[Result]:
@@ -161,6 +214,8 @@ class Life:
         try:
             if self._cancelled:  # before there was anything to cancel
                 box.keeper.send_kill(pending.run_id)
+            if self._once:
+                yield self._look_ahead
             yield box.keeper.fileno()
             return box.finish(pending)
         except ChildError as error:
@@ -173,6 +228,15 @@ class Life:
             raise
         finally:
             self._running = None
+
+
+def _started(box: Box) -> Box:
+    try:
+        box.await_start()
+    except BaseException:
+        box.close()
+        raise
+    return box
 
 
 class _Running(NamedTuple):

@@ -9,7 +9,8 @@ import os
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from runner import guarantees, streams
-from runner.box import BoxConfig, Program
+from runner.blueprint import BoxConfig
+from runner.box import Program
 from runner.config import Credential, Limits, MountKind, Network, check_args, check_env
 from runner.config.checks import check_name, refuse
 from runner.life import Life, drive
@@ -80,7 +81,9 @@ class SandboxBase:
                Outside, they are ids of nobody else's where the caller may give such
     require    guarantees (see GUARANTEES) without which it must not start
     fresh      "run": nothing of one run is there in the next. "submission": files in /tmp,
-               /dev/shm and what else is writable stay until `reset`; nothing else does
+               /dev/shm and what else is writable stay until `reset`; nothing else does.
+               "sandbox": each run has a sandbox that nothing has run in before; the next is
+               made while a program runs
     extras     fields of a `Runner`, as in `Extras`
 
     Raises ConfigError for what cannot be meant.
@@ -100,7 +103,7 @@ class SandboxBase:
         network: Network | str = Network.NONE,
         user: tuple[int, int] | str = (1000, 1000),
         require: Collection[str] = (),
-        fresh: Literal["run", "submission"] = "run",
+        fresh: Literal["run", "submission", "sandbox"] = "run",
         **extras: Unpack[Extras],
     ) -> None:
         guarantees.check_known(require)
@@ -119,7 +122,7 @@ class SandboxBase:
             extras=dict(extras),
             keep_files=_keeps_files(fresh, (*(root or ()), *mounts)),
         )
-        self._life = Life(config)
+        self._life = Life(config, once=fresh == "sandbox")
         self._work_dir = work_dir
         self._env = _env_items(DEFAULT_ENV if env is None else env)
         self._limits = limits or Limits()
@@ -278,8 +281,8 @@ _RUN_OPTIONS: Final = frozenset(
 
 
 def _keeps_files(fresh: str, mounts: Sequence[Mount]) -> bool:
-    if fresh not in {"run", "submission"}:
-        refuse("fresh", fresh, 'known are "run" and "submission"')
+    if fresh not in {"run", "submission", "sandbox"}:
+        refuse("fresh", fresh, 'known are "run", "submission" and "sandbox"')
     keeps = fresh == "submission"
     for mount in mounts if keeps else ():
         if mount.kind is MountKind.MQUEUE:

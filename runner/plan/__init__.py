@@ -6,7 +6,7 @@ each is done (native/steps.c). Pure: nothing here touches the kernel.
 
 from __future__ import annotations
 
-from runner.plan.box import HookFiles, box, clone_flags
+from runner.plan.box import HookFiles, box, clone_flags, with_ids
 from runner.plan.program import candidates, program
 from runner.plan.root import ready_places
 from runner.plan.steps import FD_CLOSED, FD_STDERR_PIPE, FD_STDOUT_PIPE, Op, Phase, Step
@@ -24,4 +24,5 @@ __all__ = [
     "clone_flags",
     "program",
     "ready_places",
+    "with_ids",
 ]

@@ -70,6 +70,29 @@ def box(
     ]
 
 
+def with_ids(
+    steps: Sequence[Step],
+    *,
+    uids: Sequence[IdMap],
+    gids: Sequence[IdMap],
+    owner: tuple[bytes, bytes] | None,
+) -> list[Step]:
+    """Give the plan of a sandbox that differs from a planned one in its host ids alone."""
+    maps = {b"uid_map": _map_text(uids), b"gid_map": _map_text(gids)}
+    return [_with_ids(step, maps, owner) for step in steps]
+
+
+def _with_ids(
+    step: Step, maps: Mapping[bytes, bytes], owner: tuple[bytes, bytes] | None
+) -> Step:
+    if step.op is Op.MOUNT_IDMAP and owner is not None:
+        return step._replace(strings=owner)
+    if step.op is Op.ID_MAP and step.strings[0] in maps:
+        name = step.strings[0]
+        return _map(name.decode(), maps[name], {})
+    return step
+
+
 def clone_flags(runner: Runner) -> Namespace:
     """Give the namespaces to make with init.
 

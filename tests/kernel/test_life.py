@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from runner import ConfigError, Mount, ProtocolError, Sandbox, SandboxError
+from runner.host import detect
 
 pytestmark = pytest.mark.userns
 
@@ -115,7 +117,7 @@ def test_files_of_a_submission_stay_until_reset_and_nothing_else_does() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fresh": "test"}, 'fresh: \'test\': known are "run" and "submission"'),
+        ({"fresh": "test"}, 'fresh: \'test\': known are "run", "submission" and "sandbox"'),
         (
             {"fresh": "submission", "mounts": [Mount.mqueue()]},
             "fresh: 'submission': queues at '/dev/mqueue' cannot stay: leave it out",
@@ -309,3 +311,51 @@ def children_of_the_dead(session: int) -> list[str]:
 def test_error_of_a_sandbox_is_never_a_result() -> None:
     with Sandbox() as sandbox, pytest.raises(SandboxError):
         sandbox.run(["/nowhere"])
+
+
+def test_fresh_sandbox_has_run_nothing_before() -> None:
+    """Pids count up in a sandbox: in each of these the program is the first."""
+    with Sandbox(fresh="sandbox") as sandbox:
+        first = sandbox.run(["sh", "-c", "echo $$; ipcmk -Q; touch /tmp/x"]).stdout
+        pid = first.split()[0]
+        for _ in range(5):
+            result = sandbox.run(["sh", "-c", "echo $$; ls /tmp"])
+            assert result.stdout == pid + b"\n"
+            assert result.ok
+
+
+def test_fresh_sandbox_is_another_with_ids_of_its_own() -> None:
+    with Sandbox(fresh="sandbox") as sandbox:
+        maps = {sandbox.run(["cat", "/proc/self/uid_map"]).stdout for _ in range(4)}
+    assert len(maps) == (4 if detect().maps_ids else 1)
+
+
+def test_fresh_sandbox_that_was_killed_while_it_waited_is_replaced() -> None:
+    with Sandbox(fresh="sandbox") as sandbox:
+        for _ in range(3):
+            assert sandbox.run(["true"]).ok
+            spare = sandbox._life._spare
+            assert spare is not None
+            end(spare.keeper.pid)
+
+
+def test_fresh_sandbox_whose_init_dies_when_it_is_made_is_replaced() -> None:
+    with Sandbox(fresh="sandbox") as sandbox:
+        assert sandbox.run(["true"]).ok
+        sandbox.start()
+        end(sandbox.init_pid)
+        assert sandbox.run(["true"]).ok
+
+
+def test_fresh_sandbox_of_which_a_source_has_gone_says_so() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        os.mkdir(f"{directory}/place")
+        mount = Mount.bind(f"{directory}/place", "/place")
+        with Sandbox(fresh="sandbox", mounts=[mount]) as sandbox:
+            assert sandbox.run(["test", "-d", "/place"]).ok
+            assert sandbox.run(["test", "-d", "/place"]).ok
+            sandbox.start()
+            os.rmdir(f"{directory}/place")
+            assert sandbox.run(["test", "-d", "/place"]).ok  # it was made before that
+            with pytest.raises(ConfigError, match="/place"):
+                sandbox.run(["true"])

@@ -27,6 +27,7 @@ LAYERS = (
     {
         "runner",
         "runner.aio",
+        "runner.blueprint",
         "runner.box",
         "runner.life",
         "runner.pool",

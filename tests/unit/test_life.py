@@ -29,9 +29,10 @@ class FakeBox:
     script: list[tuple[object, object]]
     reusable = True
 
-    def __init__(self, _config: object, *, old_mounts: bool) -> None:
-        assert not old_mounts
+    def __init__(self, blueprint: FakeBlueprint) -> None:
+        assert isinstance(blueprint, FakeBlueprint)
         self.made.append(self)
+        self.told_to_end = False
         self.closed = False
         self.kills: list[int] = []
         self.keeper = self
@@ -57,8 +58,24 @@ class FakeBox:
         assert pending is self
         return result_of(self.ended)
 
+    def await_start(self) -> None:
+        """It is there at once."""
+
+    def end(self) -> None:
+        self.told_to_end = True
+
     def close(self) -> None:
         self.closed = True
+
+
+class FakeBlueprint:
+    is_current = True
+
+    def __init__(self, _config: object, *, old_mounts: bool) -> None:
+        assert not old_mounts
+
+    def serves(self, *, old_mounts: bool) -> bool:
+        return not old_mounts
 
 
 def result_of(given: object) -> object:
@@ -71,6 +88,7 @@ def result_of(given: object) -> object:
 def life(monkeypatch: pytest.MonkeyPatch) -> Iterator[Life]:
     FakeBox.made, FakeBox.script, FakeBox.reusable = [], [], True
     monkeypatch.setattr(lives, "Box", FakeBox)
+    monkeypatch.setattr(lives, "Blueprint", FakeBlueprint)
     made = Life(None)  # type: ignore[arg-type]
     yield made
     made.discard()
@@ -218,6 +236,7 @@ def test_sandbox_that_is_dropped_warns_but_not_in_a_fork(
 ) -> None:
     FakeBox.made, FakeBox.script = [], [(None, 1)]
     monkeypatch.setattr(lives, "Box", FakeBox)
+    monkeypatch.setattr(lives, "Blueprint", FakeBlueprint)
     dropped = Life(None)  # type: ignore[arg-type]
     drive(work(dropped))
 
@@ -235,3 +254,83 @@ def test_sandbox_that_is_dropped_warns_but_not_in_a_fork(
     del dropped
     with pytest.warns(ResourceWarning, match="a sandbox was not closed"):
         dropping.clear()
+
+
+@pytest.fixture
+def once(life: Life, monkeypatch: pytest.MonkeyPatch) -> Life:
+    """One that gives each run a box of its own."""
+    monkeypatch.setattr(life, "_once", True)
+    return life
+
+
+def test_box_for_one_run_is_begun_while_the_run_before_goes_on(once: Life) -> None:
+    FakeBox.script = [(None, 1), (None, 2)]
+    runs = work(once)
+    assert next(runs) == once.start
+    once.start()
+    look_ahead = next(runs)
+    assert callable(look_ahead)
+    look_ahead()
+    assert [box.sent for box in FakeBox.made] == [1, 0]
+    assert next(runs) == 7  # only then is the program waited for
+    with pytest.raises(StopIteration) as ended:
+        next(runs)
+    assert ended.value.value == 1
+    assert once.box is None
+    first = FakeBox.made[0]
+    assert (first.told_to_end, first.closed) == (True, False)  # nobody waits for its end
+    assert drive(work(once)) == 2
+    assert first.closed
+    assert [box.sent for box in FakeBox.made] == [1, 1, 0]
+    once.discard()
+    assert all(box.closed for box in FakeBox.made)
+
+
+def test_box_that_was_begun_and_does_not_start_is_made_anew(
+    once: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeBox.script = [(None, 1), (None, 2)]
+    assert drive(work(once)) == 1
+    spare = FakeBox.made[1]
+    monkeypatch.setattr(spare, "await_start", lambda: result_of(GONE))
+    assert drive(work(once)) == 2
+    assert (spare.closed, spare.sent) == (True, 0)
+    assert len(FakeBox.made) == 4
+
+
+def test_box_that_cannot_be_begun_is_the_next_runs_failure_and_not_this_ones(
+    once: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeBox.script = [(None, 1), (None, 2)]
+    runs = work(once)
+    next(runs)
+    once.start()
+    look_ahead = next(runs)
+    assert callable(look_ahead)
+
+    def unable(*_: object) -> None:
+        raise UNABLE
+
+    with monkeypatch.context() as context:
+        context.setattr(FakeBox, "__init__", unable)
+        look_ahead()
+        next(runs)
+        with pytest.raises(StopIteration) as ended:
+            next(runs)
+        assert ended.value.value == 1
+        with pytest.raises(HostError):
+            drive(work(once))
+    assert drive(work(once)) == 2
+
+
+def test_spare_box_of_a_parent_is_left_alone_in_its_fork(once: Life) -> None:
+    FakeBox.script = [(None, 1)]
+    assert drive(work(once)) == 1
+    pid = os.fork()
+    if pid == 0:
+        with once.lock:
+            once.discard()
+        os._exit(any(box.closed for box in FakeBox.made))
+    assert os.waitpid(pid, 0)[1] == 0
+    once.discard()
+    assert [box.closed for box in FakeBox.made] == [True, True]
