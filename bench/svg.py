@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 
 WIDTH = 860
 ROW = 22
-LEFT, RIGHT, TOP, BOTTOM = 190, 24, 64, 46
+LEFT, RIGHT, TOP, BOTTOM = 230, 24, 76, 46
 PLOT_HEIGHT = 320
 POINTS = 300  # more than these of a row, spread over their order, cannot be told apart
 COLOURS = (
@@ -59,20 +59,30 @@ class Curve(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Axis:
-    """The x axis: from low to high, by value or by its logarithm."""
+    """From low to high, by value or by its logarithm; with ticks of its own, or round ones."""
 
     title: str
     low: float
     high: float
     log: bool = False
+    own_ticks: tuple[float, ...] = ()
 
-    def x(self, value: float) -> float:
+    def share(self, value: float) -> float:
+        """Tell how far along it a value is, 0 to 1."""
         low, high, at = self.low, self.high, min(max(value, self.low), self.high)
         if self.log:
             low, high, at = math.log(low), math.log(high), math.log(at)
-        return LEFT + (at - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+        return (at - low) / (high - low)
+
+    def x(self, value: float) -> float:
+        return LEFT + self.share(value) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        return TOP + (1 - self.share(value)) * PLOT_HEIGHT
 
     def ticks(self) -> list[float]:
+        if self.own_ticks:
+            return list(self.own_ticks)
         if self.log:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
             steps = (1, 2, 5) if last - first <= 4 else (1,)
@@ -114,26 +124,23 @@ def strips(title: str, note: str, axis: Axis, rows: Sequence[Strip]) -> str:
 def curves(
     title: str,
     note: str,
-    axis: Axis,
-    y_title: str,
+    across: Axis,
+    up: Axis,
     series: Sequence[Curve],
     *,
     marks: bool = False,
 ) -> str:
-    """Draw a line through the points of each series; y begins at 0."""
+    """Draw a line through the points of each series."""
     height = TOP + PLOT_HEIGHT + BOTTOM + 18 * len(series)
     bottom = TOP + PLOT_HEIGHT
-    highest = max(y for curve in series for _, y in curve.points)
-    step = _nice(highest / 5)
-    parts = [*_frame(title, note, height), *_x_axis(axis, bottom + BOTTOM)]
-    for i in range(math.floor(highest / step + 1e-9) + 1):
-        y = bottom - i * step / highest * PLOT_HEIGHT
-        parts.append(_line("grid", LEFT, y, WIDTH - RIGHT, y))
-        parts.append(_text("faint", LEFT - 8, y + 4, _number(i * step), "end"))
-    parts.append(_text("faint", LEFT - 8, TOP - 12, y_title, "end"))
+    parts = [*_frame(title, note, height), *_x_axis(across, bottom + BOTTOM)]
+    for tick in up.ticks():
+        parts.append(_line("grid", LEFT, up.y(tick), WIDTH - RIGHT, up.y(tick)))
+        parts.append(_text("faint", LEFT - 8, up.y(tick) + 4, _number(tick), "end"))
+    parts.append(_text("faint", LEFT - 8, TOP - 12, up.title, "end"))
     for number, curve in enumerate(series):
         colour = COLOURS[curve.colour % len(COLOURS)]
-        places = [(axis.x(x), bottom - y / highest * PLOT_HEIGHT) for x, y in curve.points]
+        places = [(across.x(x), up.y(y)) for x, y in curve.points]
         parts.append(_path(places, colour, dashed=curve.dashed))
         if marks:
             parts += [_dot(x, y, 4, colour, 1) for x, y in places]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def measure_figures(
     """Run every case once in each round, so that the machine's moods meet all of them."""
     samples: dict[cases.Case, list[cases.Sample]] = collections.defaultdict(list)
     with cases.sandbox(place) as live:
-        for _ in range(rounds):
+        for done in range(rounds):
+            print(f"figures: {done} of {rounds} rounds", file=sys.stderr)
             for language in languages:
                 burn, touch = BURN_MS[language.runtime], TOUCH_MIB[language.runtime]
                 for case in cases.cases(language, burn, touch):
@@ -80,6 +82,7 @@ def measure_kills(place: Path, number: int) -> list[dict[str, Any]]:
     late: dict[tuple[str, str], list[float]] = collections.defaultdict(list)
     with kills.sandbox(place) as live:
         for load in kills.LOADS:
+            print(f"kills: {kills.LOADS[load]}", file=sys.stderr)
             with kills.loaded(load, place):
                 for _ in range(number):
                     for kill in kills.KILLS:

@@ -35,23 +35,28 @@ def series(data: dict[str, Any]) -> list[Series]:
 
 
 def table(data: dict[str, Any], *, burns: bool) -> Iterator[str]:
-    """Give a Markdown table of the figures for CPU time, or for memory."""
-    unit, size = ("ms", MS) if burns else ("MiB", MIB)
-    yield f"| program | n | truth, {unit} | median error | worst error | bound | within |"
-    yield "|---|---|---|---|---|---|---|"
-    for each in series(data):
-        if each.case.burns is burns:
-            truth = statistics.median(sample.truth for sample in each.samples)
-            cells = (
-                each.case.name,
-                str(len(each.samples)),
-                f"{truth / size:.1f}",
-                f"{each.median_error / size:+.2f}",
-                f"{each.worst.error / size:+.2f}",
-                f"± {bound(each.case, truth) / size:.2f}",
-                f"{each.held} of {len(each.samples)}",
-            )
-            yield f"| {' | '.join(cells)} |"
+    """Give a Markdown table of errors, for CPU time or for memory: median and worst."""
+    size = MS if burns else MIB
+    found = {
+        (each.case.kind, each.case.amount, each.case.language): each
+        for each in series(data)
+        if each.case.burns is burns
+    }
+    languages = [each.name for each in LANGUAGES if each.name not in data["missing"]]
+    yield f"| {'ms' if burns else 'MiB'} | {' | '.join(languages)} |"
+    yield f"|---|{'---|' * len(languages)}"
+    for kind, amount in dict.fromkeys((kind, amount) for kind, amount, _ in found):
+        cells = [cell(found.get((kind, amount, name)), size) for name in languages]
+        yield f"| {kind}, {amount} | {' | '.join(cells)} |"
+
+
+def cell(each: Series | None, size: float) -> str:
+    """Say how far off it was, and how often by more than its bound."""
+    if each is None:
+        return ""
+    text = f"{each.median_error / size:+.2f}, {each.worst.error / size:+.2f}"
+    outside = len(each.samples) - each.held
+    return f"{text} ({outside} of {len(each.samples)} outside)" if outside else text
 
 
 def missing(data: dict[str, Any]) -> Iterator[str]:
@@ -112,12 +117,15 @@ def kill_picture(data: dict[str, Any], note: str) -> str:
     spread = [x for curve in curves for x, _ in curve.points]
     axis = svg.around("ms past the limit", spread, log=True)
     title = "How late a kill lands: % of the kills that were not later"
-    return svg.curves(title, note, axis, "%", curves)
+    return svg.curves(title, note, axis, svg.Axis("%", 0, 100), curves)
 
 
 def lines(data: dict[str, Any]) -> Iterator[str]:
     """Give all of it, as Markdown."""
     yield describe(data["measured"])
+    yield ""
+    runs = len(data["figures"][0]["truth"])
+    yield f"What the result says less the truth: median and worst of {runs} runs of each program."
     yield ""
     yield from table(data, burns=True)
     yield ""

@@ -26,11 +26,11 @@ AT_A_TIME = (1, 2, 4, 8)
 TURN_S = 0.2  # of one contestant's, where runs per second are counted
 GUARANTEES = {
     "everything": "",
-    "without the filter": ":seccomp",
-    "without a network namespace": ":network",
-    "without cgroups": ":cgroups",
-    "without fresh /tmp and /dev/shm": ":tmp",
-    "without all four": ":seccomp:network:cgroups:tmp",
+    "no filter": ":seccomp",
+    "no network namespace": ":network",
+    "no cgroups": ":cgroups",
+    "no fresh /tmp, /dev/shm": ":tmp",
+    "none of the four": ":seccomp:network:cgroups:tmp",
 }
 # firejail hides /tmp and /var/tmp, and shows the rest as it is.
 PARENT = "/opt"

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from runner.host import detect
-from runner.seccomp.parse import parse_policy
+from runner.seccomp import files
 from runner.seccomp.rules import Verb
 
-POLICY = Path(__file__).parents[2] / "policies" / "default.policy"
 PLACE = "/bench"  # of the programs, inside; where the sandbox can move them
 ETC = ("/etc/alternatives", "/etc/ld.so.cache", *glob.glob("/etc/java-*"))
 IDS = 1_900_000_000
@@ -142,7 +141,7 @@ def _mounts(place: Path) -> list[dict[str, Any]]:
 
 def _allowed() -> list[str]:
     """Give the calls that our policy allows, some of them not with all arguments."""
-    policy = parse_policy(POLICY.read_text(), name="default", sources={})
+    policy = files.read("default", os.uname().machine)
     allowed = {
         name for rule in policy.rules if rule.action.verb is Verb.ALLOW for name in rule.names
     }

@@ -44,13 +44,17 @@ def test_ticks_of_a_linear_axis_are_round_and_have_zero() -> None:
     assert svg.Axis("ms", -2.2, 5.1).ticks() == [-2, 0, 2, 4]
 
 
+def test_ticks_that_are_given_are_all_there_are() -> None:
+    assert svg.Axis("n", 1, 8, log=True, own_ticks=(1, 2, 4, 8)).ticks() == [1, 2, 4, 8]
+
+
 def test_cumulative_distribution_ends_at_all_of_them() -> None:
     assert svg.cumulative([3.0, 1.0]) == [(1.0, 0), (1.0, 50), (3.0, 50), (3.0, 100)]
 
 
-def test_curve_begins_at_zero_and_reaches_its_highest_point() -> None:
+def test_curve_goes_from_corner_to_corner_of_its_axes() -> None:
     curve = svg.Curve("runs", [(1, 0), (2, 100)], 0, dashed=True)
-    picture = svg.curves("t", "n", svg.Axis("n", 1, 2), "runs/s", [curve])
+    picture = svg.curves("t", "n", svg.Axis("n", 1, 2), svg.Axis("runs/s", 0, 100), [curve])
     points = re.findall(r'points="([^"]+)"', picture)[0]
     bottom, right = svg.TOP + svg.PLOT_HEIGHT, svg.WIDTH - svg.RIGHT
     assert points == f"{svg.LEFT:.1f},{bottom:.1f} {right:.1f},{svg.TOP:.1f}"
