@@ -93,7 +93,7 @@ def compile_rules(policy: Policy, arch: str, numbers: Mapping[str, int]) -> byte
 def _ranges(policy: Policy, arch: str, numbers: Mapping[str, int]) -> Sequence[_Range]:
     """Give the ranges of equal decisions, from 0 up."""
     chains: dict[int, _Rules] = {}
-    for rule in policy.rules:
+    for rule in policy.on(arch).rules:
         for name in rule.names:
             if name in numbers:  # else a call that this architecture does not have
                 chain = chains.get(numbers[name], ())

@@ -56,11 +56,11 @@ def compile_anew(policy: str, arch: str) -> bytes:
 
 
 def read(policy: str, arch: str) -> Policy:
-    """Give the rules of a stock policy by its name, or of a file or profile by its path."""
+    """Give the rules for one architecture: of a name's policy, or a path's file or profile."""
     if is_profile(policy):
         return profile(policy, arch).policy
     source = find(policy)
-    return parse_policy(source.text, name=source.name, sources=source.others)
+    return parse_policy(source.text, name=source.name, sources=source.others).on(arch)
 
 
 def is_profile(policy: str) -> bool:

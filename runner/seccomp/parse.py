@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from runner.errors import ConfigError
@@ -26,7 +26,7 @@ from runner.seccomp.rules import (
 )
 from runner.seccomp.start import START
 
-_DIRECTIVES: Final = ("default", "define", "include")
+_DIRECTIVES: Final = ("default", "define", "include", "on")
 _VERBS: Final = {verb.name.lower(): verb for verb in Verb}
 ERRNOS: Final = {name: number for number, name in errno.errorcode.items()} | {
     "EWOULDBLOCK": errno.EWOULDBLOCK,
@@ -93,6 +93,13 @@ class _File:
                 _define(rest, self.constants)
             case ["include", *rest]:
                 self._include(rest)
+            case ["on"]:
+                raise _Fault("write 'on ARCHITECTURE ACTION NAME'")
+            case ["on", arch, *rest]:
+                if arch not in syscalls.AUDIT_ARCHS:
+                    known = ", ".join(syscalls.AUDIT_ARCHS)
+                    raise _Fault(f"{arch!r} is not an architecture; known: {known}")
+                self._rule(rest, number, arch)
             case _:
                 self._rule(words, number)
 
@@ -122,7 +129,7 @@ class _File:
         if default is not None:
             self.included_defaults.add(default)
 
-    def _rule(self, words: list[str], line: int) -> None:
+    def _rule(self, words: list[str], line: int, arch: str | None = None) -> None:
         action, rest = _action(words)
         cut = rest.index("if") if "if" in rest else len(rest)
         names = tuple(rest[:cut])
@@ -135,7 +142,7 @@ class _File:
         if wrong:
             raise _Fault("; ".join(wrong))
         when = tuple(one for one in found if isinstance(one, Comparison))
-        self.shared.rules.append(Rule(action, names, when, self.origin, line))
+        self.shared.rules.append(Rule(action, names, when, self.origin, line, arch))
 
 
 def parse_policy(text: str, *, name: str, sources: Mapping[str, str]) -> Policy:
@@ -155,17 +162,29 @@ def parse_policy(text: str, *, name: str, sources: Mapping[str, str]) -> Policy:
     return Policy(name, default, tuple(reading.rules), reading.constants)
 
 
-def _unreachable(rules: list[Rule]) -> Iterator[str]:
-    """Find the rules that can never apply, but for those that an including policy overrides."""
+def _unreachable(rules: Sequence[Rule]) -> Iterator[str]:
+    """Find the rules that can never apply, whatever the architecture."""
+    dead = [dict(_dead(rules, arch)) for arch in syscalls.AUDIT_ARCHS]
+    for index, rule in enumerate(rules):
+        for name in rule.names:
+            whys = [found[index, name] for found in dead if (index, name) in found]
+            if len(whys) == (len(dead) if rule.arch is None else 1):
+                yield f"{rule.place}: can never apply to {name!r}: {whys[0]}"
+
+
+def _dead(rules: Sequence[Rule], arch: str) -> Iterator[tuple[tuple[int, str], str]]:
+    """Find those of an architecture, but for what an including policy overrides."""
     deciders: dict[str, list[Rule]] = {}
-    for rule in rules:
+    for index, rule in enumerate(rules):
+        if rule.arch not in {None, arch}:
+            continue
         for name in rule.names:
             before = deciders.setdefault(name, [])
             depth = len(rule.origin)
             beside = [other for other in before if other.origin[:depth] == rule.origin]
             why = unreachable(rule, beside)
             if why:
-                yield f"{rule.place}: can never apply to {name!r}: {why}"
+                yield (index, name), why
             before.append(rule)
 
 

@@ -105,7 +105,7 @@ class Rule:
     """One line of a policy: `action` for the calls in `names` if all of `when` hold.
 
     `origin` is the policy that the line stands in, after those that include it, outermost
-    first.
+    first; `arch` the only architecture that it is for, or None.
     """
 
     action: Action
@@ -113,6 +113,7 @@ class Rule:
     when: tuple[Comparison, ...]
     origin: tuple[str, ...]
     line: int
+    arch: str | None = None
 
     @property
     def place(self) -> str:
@@ -121,9 +122,9 @@ class Rule:
     def __str__(self) -> str:
         """Give it as a policy writes it."""
         condition = " and ".join(map(str, self.when))
-        return f"{self.action} {' '.join(self.names)}" + (
-            f" if {condition}" if condition else ""
-        )
+        where = "" if self.arch is None else f"on {self.arch} "
+        rule = f"{where}{self.action} {' '.join(self.names)}"
+        return f"{rule} if {condition}" if condition else rule
 
     def decides(self, name: str, arguments: Sequence[int]) -> bool:
         """Tell whether it matches a call."""
@@ -140,6 +141,11 @@ class Policy:
     default: Action
     rules: tuple[Rule, ...]
     constants: Mapping[str, int] = dataclasses.field(default_factory=dict, compare=False)
+
+    def on(self, arch: str) -> Policy:
+        """Give it as it is for one architecture."""
+        rules = tuple(rule for rule in self.rules if rule.arch in {None, arch})
+        return dataclasses.replace(self, rules=rules)
 
     def decider(self, name: str, arguments: Sequence[int]) -> Rule | None:
         """Give the rule that decides a call, or None where the default does."""

@@ -1,5 +1,6 @@
 """The compiled filter decides as the rules say, and as libseccomp's filter for them does."""
 
+import functools
 import os
 import struct
 from pathlib import Path
@@ -9,7 +10,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from runner.errors import ConfigError
-from runner.seccomp import COMPILED, bpf, compile_policy, evaluate, files, load, stock, syscalls
+from runner.seccomp import (
+    COMPILED,
+    bpf,
+    compile_policy,
+    evaluate,
+    files,
+    load,
+    read,
+    stock,
+    syscalls,
+)
 from runner.seccomp.__main__ import compile_all
 from runner.seccomp.rules import Action, Comparison, Op, Policy, Rule, Verb, unreachable
 
@@ -145,6 +156,8 @@ def test_filter_of_random_rules_decides_as_the_rules_say(
             arguments = telling_arguments(when, data.draw)
             expected = meaning(policy, name, arguments)
             assert decide(program, X86_64, number, arguments) == expected, (name, arguments)
+            rule = policy.decider(name, arguments)
+            assert (policy.default if rule is None else rule.action).value == expected
     for number in (3, 15, 17, 461, 463, 2**30 - 1, 2**31, 2**32 - 1):
         assert decide(program, X86_64, number) == policy.default.value
     for number in (2**30, 2**30 + 1, 2**30 + 56, 2**31 - 1):
@@ -349,6 +362,32 @@ def test_call_that_only_one_architecture_has_is_left_out_on_the_other() -> None:
 
 
 # --- The stock policies.
+
+
+rules_of = functools.cache(read)
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+@pytest.mark.parametrize("arch", syscalls.AUDIT_ARCHS)
+@pytest.mark.parametrize("policy", stock())
+def test_shipped_filter_decides_as_its_text_says(
+    policy: str, arch: str, data: st.DataObject
+) -> None:
+    program, rules = load(policy, arch), rules_of(policy, arch)
+    names = st.sampled_from(sorted(syscalls.numbers(arch)))
+    with_comparisons = [name for rule in rules.rules if rule.when for name in rule.names]
+    name = data.draw(names | st.sampled_from(with_comparisons))
+    if name not in syscalls.numbers(arch):
+        return  # what the other architecture has
+    when = [one for rule in rules.rules if name in rule.names for one in rule.when]
+    for _ in range(5):
+        first, second, third = telling_arguments(when, data.draw)
+        arguments = (first, second, third, data.draw(values), 0, data.draw(values))
+        rule = rules.decider(name, arguments)
+        action = rules.default if rule is None else rule.action
+        number = syscalls.numbers(arch)[name]
+        assert decide(program, syscalls.AUDIT_ARCHS[arch], number, arguments) == action.value
 
 
 def test_shipped_filters_are_what_the_policies_compile_to() -> None:

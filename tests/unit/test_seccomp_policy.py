@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.errors import ConfigError, HostError
-from runner.seccomp import compile_policy, syscalls
+from runner.seccomp import compile_policy, files, syscalls
+from runner.seccomp.evaluate import run
 from runner.seccomp.parse import parse_policy
 from runner.seccomp.rules import Action, Comparison, Op, Policy, Verb
 
@@ -103,6 +104,16 @@ def test_defined_names_stand_for_their_values() -> None:
         ("define A", "write 'define NAME VALUE'"),
         ("define 1A 2", "'1A' is not a name: letters, digits and _, no digit first"),
         ("define A two", "'two' is neither a number nor a defined name"),
+        ("on", "write 'on ARCHITECTURE ACTION NAME'"),
+        ("on arm allow read", "'arm' is not an architecture; known: x86_64, aarch64"),
+        (
+            "on x86_64",
+            (
+                "an action is missing: one of kill, kill_thread, trap, errno, notify, trace, "
+                "log, allow"
+            ),
+        ),
+        ("on x86_64 allow raed", "'raed' is not a system call: did you mean 'read'?"),
         ("include", "write 'include NAME'"),
         ("include other", "there is no policy 'other' to include; known: none"),
         (
@@ -240,6 +251,48 @@ def test_name_given_twice_in_a_line_is_an_error() -> None:
     ]
 
 
+# --- Architectures.
+
+
+def test_line_on_one_architecture_is_for_that_alone() -> None:
+    text = "default allow\non x86_64 errno EPERM read if int0 == 1\non aarch64 kill read"
+    policy = parse(text)
+    assert [str(rule) for rule in policy.on("x86_64").rules] == [
+        "on x86_64 errno EPERM read if int0 == 0x1"
+    ]
+    assert [str(rule) for rule in policy.on("aarch64").rules] == ["on aarch64 kill read"]
+    filters = {
+        arch: compile_policy(text, name="test", arch=arch) for arch in syscalls.AUDIT_ARCHS
+    }
+    numbers = {arch: syscalls.numbers(arch)["read"] for arch in filters}
+    answers = [str(run(filters[arch], numbers[arch], arch, (1,))) for arch in filters]
+    assert answers == ["errno EPERM", "kill"]
+
+
+def test_line_that_one_architecture_still_reaches_is_kept() -> None:
+    assert len(parse("default allow\non x86_64 kill read\nerrno EPERM read").rules) == 2
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "kill read\non x86_64 errno EPERM read",
+        "on x86_64 kill read\non x86_64 errno EPERM read",
+    ],
+)
+def test_line_that_no_architecture_reaches_is_an_error(lines: str) -> None:
+    assert faults(f"default allow\n{lines}") == [
+        "test:3: can never apply to 'read': line 2 already decides it"
+    ]
+
+
+def test_line_that_all_architectures_decide_before_is_an_error() -> None:
+    lines = "on x86_64 kill read\non aarch64 kill read\nerrno EPERM read"
+    assert faults(f"default allow\n{lines}") == [
+        "test:4: can never apply to 'read': line 2 already decides it"
+    ]
+
+
 # --- Includes.
 
 
@@ -340,6 +393,46 @@ def test_any_text_compiles_or_is_refused_with_its_lines(text: str) -> None:
         assert all(line.startswith("any:") for line in str(error).split("\n"))  # noqa: PT017
     else:
         assert len(program) % 8 == 0
+
+
+@given(data=st.data())
+def test_stock_policy_with_a_mistake_in_it_compiles_or_is_refused_with_its_lines(
+    data: st.DataObject,
+) -> None:
+    sources = files.stock_texts()
+    name = data.draw(st.sampled_from(sorted(sources)))
+    text = sources[name]
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(text)))
+        cut = data.draw(st.integers(0, 8))
+        new = data.draw(st.sampled_from(WORDS) | st.text(max_size=3))
+        text = text[:at] + new + text[at + cut :]
+    try:
+        compile_policy(text, name=name, arch="x86_64", sources=sources)
+    except ConfigError as error:
+        for fault in str(error).split("\n"):
+            assert fault.partition(":")[0] in sources
+
+
+def test_includes_that_double_at_each_level_are_refused() -> None:
+    sources = {f"p{n}": f"include p{n + 1}\ninclude p{n + 1}" for n in range(40)}
+    found = faults("default allow\ninclude p0", **sources, p40="allow read")
+    assert found[0].endswith("there are more than 200 includes")
+
+
+def test_all_faults_of_one_line_are_told() -> None:
+    assert only_fault("kill raed wirte if int9 == 1 and arg0 == X") == (
+        "'raed' is not a system call: did you mean 'read'?; "
+        "'wirte' is not a system call: did you mean 'write'?; "
+        "'int9 == 1' is not a comparison: write arg0 == 1, int1 != 2 or arg2 & 0x10 == 0, with "
+        "'and' between two; 'X' is neither a number nor a defined name"
+    )
+
+
+def test_fault_of_a_policy_that_is_included_twice_is_told_once() -> None:
+    assert faults("default allow\ninclude a\ninclude a", a="kill raed") == [
+        "a:1: 'raed' is not a system call: did you mean 'read'?"
+    ]
 
 
 # --- Architectures and libraries.
