@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         User,
         Where,
     )
+    from runner.config.files import FileIn, FileOut, LinkIn
     from runner.console import Console
     from runner.errors import (
         ChildError,
@@ -42,8 +43,17 @@ if TYPE_CHECKING:
         ProtocolError,
         SandboxError,
     )
+    from runner.files import Artefact, ArtefactCache
     from runner.process import Process, start
-    from runner.result import LoggedCall, PolicyLog, Result, Status, Violation
+    from runner.result import (
+        FileState,
+        LoggedCall,
+        OutFile,
+        PolicyLog,
+        Result,
+        Status,
+        Violation,
+    )
     from runner.sandbox import CAPTURE, STDOUT, Sandbox, run
     from runner.staging import stage
     from runner.tree import host_etc, host_root
@@ -55,7 +65,9 @@ _MODULES = {
     "Runner Supervision TimeOffsets User Where",
     "errors": "ChildError ConfigError ErrorLocation HostError ProtocolError SandboxError",
     "process": "Process start",
-    "result": "LoggedCall PolicyLog Result Status Violation",
+    "config.files": "FileIn FileOut LinkIn",
+    "files": "Artefact ArtefactCache",
+    "result": "FileState LoggedCall OutFile PolicyLog Result Status Violation",
     "sandbox": "CAPTURE STDOUT Sandbox run",
     "console": "Console",
     "staging": "stage",
@@ -69,6 +81,8 @@ __all__ = [
     "CAPTURE",
     "RLIM_INFINITY",
     "STDOUT",
+    "Artefact",
+    "ArtefactCache",
     "Capabilities",
     "ChildError",
     "ConfigError",
@@ -76,6 +90,9 @@ __all__ = [
     "Credential",
     "DeviceAccess",
     "ErrorLocation",
+    "FileIn",
+    "FileOut",
+    "FileState",
     "GiB",
     "Hook",
     "HostError",
@@ -85,11 +102,13 @@ __all__ = [
     "KiB",
     "Landlock",
     "Limits",
+    "LinkIn",
     "LoggedCall",
     "MiB",
     "Mount",
     "Namespace",
     "Network",
+    "OutFile",
     "PolicyLog",
     "Process",
     "ProtocolError",

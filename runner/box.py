@@ -15,23 +15,25 @@ from runner import (
     rlimits,
     rootfs,
     streams,
+    watching,
     wire,
 )
 from runner.blueprint import of_a_program
 from runner.cgroup import Groups, refuse_without_groups
 from runner.config import (
+    Credential,
     Limits,
     Runner,
 )
 from runner.config.checks import refuse
 from runner.helper import START_TIMEOUT_S, Keeper
-from runner.units import seconds_to_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from runner.blueprint import Blueprint
     from runner.cgroup.groups import Files
+    from runner.config.files import FileOut
     from runner.observe import Observation
     from runner.plan import Step
     from runner.result import Result
@@ -65,6 +67,8 @@ class Pending(NamedTuple):
     wanted: streams.Wanted
     enforced: Mapping[str, str | None]
     observation: Observation | None
+    work_dir: str
+    files_out: tuple[FileOut, ...]
 
 
 class Box:
@@ -98,6 +102,9 @@ class Box:
             self._runner = made.runner
             self._credential = made.ids.credential
             self._steps = made.steps
+            # Whose the files are that go in: the program's, which is the last that is mapped.
+            maps = made.ids.uid_mappings, made.ids.gid_mappings
+            self._owner = Credential(maps[0][-1].inside, maps[1][-1].inside)
             self.reusable = config.keep_files or rootfs.can_be_put_back(self._runner.mounts)
             self.enforced = guarantees.enforced(
                 self._runner, self._groups, own_user=made.ids.separate, host=self._host
@@ -124,7 +131,27 @@ class Box:
         self._end()
 
     def begin(self, program: Program, wanted: streams.Wanted) -> Pending:
-        """Send a program to the keeper. If this raises, it has not started."""
+        """Put files in and send a program to the keeper. If this raises, it has not started."""
+        transfers = wanted.transfers
+        if transfers is None:
+            return self._begin(program, wanted, ())
+        if transfers.given:
+            from runner.files import transfer  # few runs have any
+
+            before = self._before_files(program.limits)
+            transfer.put(
+                self.keeper, program.work_dir, transfers.given, self._owner, before=before
+            )
+        try:
+            return self._begin(program, wanted, transfers.wanted)
+        except BaseException:
+            if transfers.given:
+                self.keeper.send_clean()
+            raise
+
+    def _begin(
+        self, program: Program, wanted: streams.Wanted, files_out: tuple[FileOut, ...]
+    ) -> Pending:
         enforced = guarantees.for_run(self.enforced, self._require, wanted.output_held_by)
         groups, limits = self._groups, program.limits
         if groups is None:
@@ -136,6 +163,8 @@ class Box:
         flags = wire.FOLLOW if groups is None else 0
         if self._disk != (None, None):
             flags |= wire.SAY_FULL
+        if files_out:
+            flags |= wire.CLEAN_LATER
         observation = None
         if program.measures:
             observation = self._observation(program.measures)
@@ -147,10 +176,35 @@ class Box:
                 watch=request.watch,
                 flags=flags,
             )
-        return Pending(run_id, request, limits, wanted, enforced, observation)
+        return Pending(
+            run_id,
+            request,
+            limits,
+            wanted,
+            enforced,
+            observation,
+            program.work_dir,
+            files_out,
+        )
 
     def finish(self, pending: Pending) -> Result:
         """Wait for the end of a program; the keeper's fd is readable when it has come."""
+        if not pending.files_out:
+            return self._finish(pending)
+        from runner.files import transfer  # few runs have any
+
+        try:
+            result = self._finish(pending)
+            taken = transfer.take(self.keeper, pending.work_dir, pending.files_out, self._owner)
+        finally:
+            self.keeper.send_clean()
+        return result._replace(files=taken)
+
+    def ping(self, timeout: float) -> None:
+        """Ask whether it is alive; SandboxError if not."""
+        self.keeper.ping(timeout)
+
+    def _finish(self, pending: Pending) -> Result:
         observation = pending.observation
         if observation is None:
             return self._result(pending, self.keeper.receive(pending.request.steps))
@@ -179,7 +233,7 @@ class Box:
             return
         if files != self._kept:
             self._kept = None
-            fds = _group_fds(groups)
+            fds = watching.group_fds(groups)
             uses = (
                 wire.KeptUse.RESET * (fd in files.reset)
                 | wire.KeptUse.READ_BEFORE * (fd in files.read_before)
@@ -248,10 +302,16 @@ class Box:
         )
         if ready:
             steps = [*self._ready(program.limits), *steps]
-        watch = _watch(program.limits, wanted, groups, self._host.cpus, first)
+        watch = watching.watch_of(program.limits, wanted, groups, self._host.cpus, first)
         if program.measures:
             watch = observe.watch(watch, program.measures, notes_fd=first - 1)
         return _Request(steps, wire.encode_plan(steps), wire.encode_watch(watch))
+
+    def _before_files(self, limits: Limits) -> list[Step]:
+        """Let what goes in meet the limits of its run, and not those of the last one."""
+        if (limits.disk, limits.inodes) == self._disk == (None, None):
+            return []
+        return [step._replace(phase=plan.Phase.FILES) for step in self._ready(limits)]
 
     def _ready(self, limits: Limits) -> Iterator[Step]:
         """Hold the fresh places to the limits of a run."""
@@ -290,47 +350,3 @@ def _end(undo: contextlib.ExitStack, owner: int) -> None:
     """End a box, but not its grader's from a fork that has inherited a copy."""
     if os.getpid() == owner:
         undo.close()
-
-
-def _group_fds(groups: Groups) -> list[int]:
-    """Give what follows the streams in a run; `_watch` and the plan say where each is."""
-    fds = list(groups.placement)
-    if groups.cpu is not None:
-        fds.append(groups.cpu[0])
-    if groups.pids_current is not None:
-        fds.append(groups.pids_current)
-    return [*fds, *groups.files.read_after]
-
-
-def _watch(
-    limits: Limits, wanted: streams.Wanted, groups: Groups | None, cpus: int, first: int
-) -> wire.Watch:
-    """Say what is watched; `first` is where the groups' fds begin."""
-    cpu_time = None if limits.cpu_time is None else limits.cpu_time + limits.extra_time
-    watch = wire.Watch(
-        wall_ns=_ns(limits.wall_time),
-        cpu_ns=_ns(cpu_time),
-        idle_ns=_ns(limits.idle_time),
-        memory_bytes=limits.memory or 0,
-        output_bytes=limits.output or 0,
-        keep_stdout=wanted.capture_limit,
-        keep_stderr=wanted.capture_limit,
-        sink_stdout=wanted.sinks[0],
-        sink_stderr=wanted.sinks[1],
-        cpus=max(cpus, len(limits.cpus or ())),  # a cpuset may be wider than our own affinity
-        ledger=streams.COUNT if wanted.fd_count > streams.COUNT else -1,
-    )
-    if groups is None:
-        return watch
-    free = first + len(groups.placement)
-    watch = watch._replace(memory_bytes=0)  # the cgroup's own limit holds it
-    if groups.cpu is not None:
-        watch = watch._replace(cpu_fd=free, cpu_format=groups.cpu[1])
-        free += 1
-    if groups.pids_current is not None:
-        watch = watch._replace(procs_fd=free)
-    return watch
-
-
-def _ns(seconds: float | None) -> int:
-    return 0 if seconds is None else seconds_to_ns(seconds)

@@ -80,6 +80,8 @@ class ErrorLocation(enum.IntEnum):
     AMBIENT = 60
     LANDLOCK = 61
     MOUNT_LIMIT = 62
+    COPY_IN = 63
+    COPY_OUT = 64
 
     @property
     def text(self) -> str:
@@ -232,7 +234,7 @@ _OF_THE_PROGRAM: Final = frozenset(
     {
         *(ErrorLocation.EXECVE, ErrorLocation.CHDIR, ErrorLocation.SETRLIMIT),
         *(ErrorLocation.SECCOMP, ErrorLocation.UNSHARE, ErrorLocation.LANDLOCK),
-        ErrorLocation.MOUNT_LIMIT,
+        *(ErrorLocation.MOUNT_LIMIT, ErrorLocation.COPY_IN),
     }
 )
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from runner import wire
 from runner.config.checks import check_name
 from runner.errors import ChildError, Detail, ErrorLocation, HostError, ProtocolError
+from runner.memfd import sealed_memfd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 CONTROL_FD: Final = 3
 START_TIMEOUT_S: Final = 30.0
 _END_TIMEOUT_MS: Final = 5000
-_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 # What programs install raising handlers for. Not all signals: Python makes an object of each.
 _HANDLED: Final = (
     *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM),
@@ -47,23 +47,6 @@ def keeper_path() -> str:
         missing = f"the helper {path} is missing or not executable"
         raise HostError(missing, "reinstall the package, or `make build` in a checkout")
     return path
-
-
-def sealed_memfd(name: str, content: bytes) -> int:
-    """Give a read-only fd of a new memfd that nobody can change; the caller owns the fd.
-
-    Read-only, because before Linux 6.7 a sealed memfd that is open for writing cannot be mapped
-    MAP_SHARED, not even for reading.
-    """
-    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(fd, view) :]
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager
@@ -179,6 +162,45 @@ class Keeper:
         """Wait for the next reply to a run; raises ChildError if a step of `steps` failed."""
         return self._receive(steps)
 
+    def files(self, steps: Sequence[Step], fds: Sequence[int] = ()) -> int:
+        """Do FILES steps, between runs; gives the fd that one has opened, or -1.
+
+        Raises ChildError for a step that failed; those before it are done.
+        """
+        self._send(wire.RequestKind.FILES, wire.encode_plan(steps), fds)
+        opened: list[int] = []
+        try:
+            self._receive(steps, opened)
+        except BaseException:
+            for fd in opened:
+                os.close(fd)
+            raise
+        return opened[0] if opened else -1
+
+    def send_clean(self) -> None:
+        """Let what a run has left be put back now, after a run with KEEP."""
+        request = wire.encode_request(wire.RequestKind.CLEAN, self._run_id)
+        with contextlib.suppress(OSError):  # a dead keeper has left nothing
+            self._socket.send(request)
+
+    def ping(self, timeout: float) -> None:
+        """Ask whether it and init are alive; between runs.
+
+        Raises ProtocolError, or ChildError where init does not answer.
+        """
+        self._send(wire.RequestKind.PING, b"", ())
+        self._socket.settimeout(timeout)
+        try:
+            self._receive(())
+        finally:
+            self._socket.settimeout(None)
+
+    def kill(self) -> None:
+        """Kill the keeper at once, and so everything in the sandbox; `close` it then."""
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
     def send_kill(self, run_id: int) -> None:
         """Cancel a run; does nothing if it has ended. From any thread."""
         request = wire.encode_request(wire.RequestKind.KILL, run_id)
@@ -251,10 +273,14 @@ class Keeper:
         except (BrokenPipeError, ConnectionResetError) as error:
             raise ProtocolError(_GONE) from error
 
-    def _receive(self, steps: Sequence[Step]) -> wire.Reply:
+    def _receive(self, steps: Sequence[Step], opened: list[int] | None = None) -> wire.Reply:
+        """Wait for the answer to our last request; `opened` gets the fds that come with it."""
         while True:
             try:
-                frame = self._socket.recv(wire.REPLY_MAX)
+                if opened is None:
+                    frame = self._socket.recv(wire.REPLY_MAX)
+                else:
+                    frame = self._receive_fd(opened)
             except TimeoutError as error:
                 message = f"the keeper has not answered for {self._socket.gettimeout():g} s"
                 raise ProtocolError(message) from error
@@ -266,6 +292,13 @@ class Keeper:
             if reply.run_id == self._run_id:
                 _raise_failure(reply, steps)
                 return reply
+
+    def _receive_fd(self, opened: list[int]) -> bytes:
+        frame, fds, _, _ = socket.recv_fds(
+            self._socket, wire.REPLY_MAX, 1, socket.MSG_CMSG_CLOEXEC
+        )
+        opened += fds
+        return frame
 
 
 @contextlib.contextmanager

@@ -178,6 +178,21 @@ class Life:
                 yield self.discard
             return result
 
+    def ping(self, timeout: float) -> Work[bool]:
+        """Ask it whether it is alive; one that does not answer in time is thrown away."""
+        if (box := self._box) is None:
+            return True
+        try:
+            yield lambda: box.ping(timeout)
+        except SandboxError:
+            box.keeper.kill()  # it may hang, and would not hear that it is to end
+            yield self.discard
+            return False
+        except BaseException:
+            yield self.discard
+            raise
+        return True
+
     def cancel(self) -> None:
         """End the run in progress."""
         self._settle()
@@ -206,9 +221,9 @@ class Life:
     def _run_in(self, box: Box, program: Program, wanted: Wanted) -> Work[Result]:
         try:
             pending = box.begin(program, wanted)
-        except ConfigError:
-            raise
         except Exception as error:
+            if _leaves_all_well(error):
+                raise
             raise _NotStarted(error) from error
         self._running = _Running(box.keeper, pending.run_id)
         try:

@@ -94,6 +94,50 @@ class PolicyLog(NamedTuple):
         return {"calls": [call._asdict() for call in self.calls], "missed": self.missed}
 
 
+class FileState(str, enum.Enum):
+    """What became of a file that was to be taken out."""
+
+    OK = "ok"
+    TRUNCATED = "truncated"
+    MISSING = "missing"
+    REFUSED = "refused"
+
+
+class OutFile(NamedTuple):
+    """A file that a run has left, or what was there instead.
+
+    `content` is all of it, or as much as was asked for where it is TRUNCATED; `size` is what it
+    has, and `mode` its permissions. MISSING is what is not there; REFUSED is what is there and
+    no regular file of the sandbox's own, and `why` says what it is. `artefact` is what keeps it
+    where that was asked for.
+    """
+
+    name: str
+    state: FileState
+    optional: bool = False
+    content: bytes = b""
+    size: int | None = None
+    mode: int | None = None
+    why: str = ""
+    artefact: object = None
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether it is there, and all of it here; or was optional and is missing."""
+        if self.state is FileState.MISSING:
+            return self.optional
+        return self.state is FileState.OK
+
+    def to_dict(self) -> dict[str, object]:
+        """Give the JSON form: all but the content."""
+        return {
+            "state": self.state.value,
+            "size": self.size,
+            "mode": self.mode,
+            "why": self.why,
+        }
+
+
 class Result(NamedTuple):
     """What happened to one program. A figure that could not be measured is None, never 0.
 
@@ -113,6 +157,7 @@ class Result(NamedTuple):
     process had most; files of that process's /proc when it exited, by name; instructions
     retired in user space by the whole tree; what may have disturbed its times.
     `repeated` has all the runs where there were several, and this is one of them.
+    `files` has, by their names, those that were to be taken out.
     `enforced` maps each guarantee to what held it ("cgroup", "namespace", "rlimit", …) or None.
     """
 
@@ -156,12 +201,18 @@ class Result(NamedTuple):
     stdout_truncated: bool = False
     stderr_bytes: int | None = None
     stderr_truncated: bool = False
+    files: Mapping[str, OutFile] = MappingProxyType({})
     enforced: Mapping[str, str | None] = MappingProxyType({})
 
     @property
     def ok(self) -> bool:
         """Tell whether the program ended by itself with exit code 0."""
         return self.status is Status.OK
+
+    @property
+    def files_ok(self) -> bool:
+        """Tell whether each file is there whole that was to be taken out and not optional."""
+        return all(file.ok for file in self.files.values())
 
     @property
     def signal_name(self) -> str | None:
@@ -207,6 +258,7 @@ class Result(NamedTuple):
             fields["violation"] = self.violation._asdict()
         if self.policy_log is not None:
             fields["policy_log"] = self.policy_log.to_dict()
+        fields["files"] = {name: file.to_dict() for name, file in self.files.items()}
         fields["enforced"] = dict(self.enforced)
         if self.noise is not None:
             fields["noise"] = self.noise._asdict()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from runner.config import Hook, Landlock, Mount, Supervision, TimeOffsets, User
+    from runner.config.files import FileIn, FileOut, LinkIn, Source, Transfers
     from runner.result import Result
 
 CAPTURE: Final = streams.CAPTURE
@@ -221,6 +222,8 @@ class Sandbox(SandboxBase):
         measure: Collection[str] = (),
         repeat: int = 1,
         policy_log: bool | str = False,
+        files_in: Mapping[str, FileIn | LinkIn | Source | None] | None = None,
+        files_out: Sequence[FileOut | str] = (),
     ) -> Result:
         """Run one program to its end, and all that it started.
 
@@ -230,6 +233,11 @@ class Sandbox(SandboxBase):
         STDOUT. Fds stay the caller's. A program with the caller's own uid can open the file
         behind an fd anew, for writing too if the file's mode lets it: give what must not change
         as bytes.
+
+        files_in are put into the working directory first, by their names there: bytes, the path
+        of a file, an fd, an Artefact, or a FileIn that gives a mode too, a LinkIn, or None to
+        remove what is there. files_out are taken out of it afterwards, however the program has
+        ended: Result.files. See docs/files.md.
 
         measure     what to tell besides, which costs a little: "noise", "instructions", and of
                     its /proc at its exit "status", "smaps_rollup", "smaps"; see Result
@@ -243,11 +251,21 @@ class Sandbox(SandboxBase):
         Raises SandboxError when the sandbox failed; the next run starts it anew.
         """
         hearing = self._hearing(policy_log=policy_log)
-        wanted = streams.Wanted(stdin, stdout, stderr, capture_limit, hearing)
+        files = _transfers(files_in, files_out)
+        wanted = streams.Wanted(stdin, stdout, stderr, capture_limit, hearing, files)
         wanted.check()
         program = self._program(args, env, work_dir, limits, measure)
         with self._life.lock:
             return drive(self._life.run(program, wanted, repeat))
+
+    def ping(self, timeout: float = 3.0) -> bool:
+        """Ask it whether it is alive, with its pid 1; waits for a run in progress.
+
+        One that does not answer in `timeout` seconds is ended, and the next run starts it anew.
+        One that is not started has nothing that could be dead.
+        """
+        with self._life.lock:
+            return drive(self._life.ping(timeout))
 
     def cancel(self) -> None:
         """End the run in progress with Status.CANCELLED; from any thread."""
@@ -276,8 +294,20 @@ def run(args: Sequence[str], **options: Any) -> Result:  # noqa: ANN401 - both f
 
 
 _RUN_OPTIONS: Final = frozenset(
-    {"stdin", "stdout", "stderr", "capture_limit", "measure", "repeat", "policy_log"}
+    {"stdin", "stdout", "stderr", "capture_limit", "files_in", "files_out", "measure", "repeat"}
+    | {"policy_log"}
 )
+
+
+def _transfers(
+    given: Mapping[str, FileIn | LinkIn | Source | None] | None,
+    wanted: Sequence[FileOut | str],
+) -> Transfers | None:
+    if not given and not wanted:
+        return None
+    from runner.config import files  # few runs have any
+
+    return files.Transfers(files.files_in(given or {}), files.files_out(wanted))
 
 
 def _keeps_files(fresh: str, mounts: Sequence[Mount]) -> bool:

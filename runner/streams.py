@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runner import plan
 from runner.errors import ConfigError
-from runner.helper import sealed_memfd
 from runner.measure import Captured
+from runner.memfd import sealed_memfd
 from runner.units import MiB
 from runner.wire import Hearing
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runner.config import Limits
+    from runner.config.files import Transfers
 
 
 class Stream(enum.Enum):
@@ -62,13 +63,14 @@ class Start(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What a caller asks for; see `Sandbox.run`."""
+    """What a caller gives to a run and asks of it; see `Sandbox.run`."""
 
     stdin: bytes | int | os.PathLike[str] | None
     stdout: int | Stream | None
     stderr: int | Stream | None
     capture_limit: int
     hearing: Hearing = Hearing.KILLS
+    transfers: Transfers | None = None
 
     def check(self) -> None:
         """Raise ConfigError for what cannot be meant, and for an fd that is not open."""

@@ -39,6 +39,7 @@ FOLLOW: Final = 8
 SAY_FULL: Final = 16
 COUNT: Final = 32
 MUST_COUNT: Final = 64
+CLEAN_LATER: Final = 128
 
 # Of a reply, `full`: a place in which the run has left no byte, or no inode.
 FULL_BYTES: Final = 1
@@ -53,6 +54,9 @@ class RequestKind(enum.IntEnum):
     KILL = 3
     SYNC = 4
     KEEP = 5
+    FILES = 6
+    CLEAN = 7
+    PING = 8
 
 
 class KeptUse(enum.IntFlag):
@@ -74,6 +78,7 @@ class ReplyKind(enum.IntEnum):
     ABORTED = 6
     REFUSED = 7
     STOPPED = 8
+    DONE = 9
 
 
 class Cause(enum.IntEnum):

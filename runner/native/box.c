@@ -25,6 +25,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -297,6 +298,38 @@ void box_clean(struct box *box)
     box->damage = reply_make(REPLY_FAILED, 0);
     box_report(&box->damage, report);
     box->damage.step = -1; /* of our plan, which is not that of the run that is told */
+}
+
+int box_files(struct box *box, struct frame *frame, struct report *report,
+              struct wire_reply *reply)
+{
+    struct plan plan;
+    struct context context = box->context;
+    context.fds = frame->fds;
+    context.fd_count = frame->fd_count;
+    context.opened = -1;
+    if (plan_decode(&plan, frame->plan, frame->request.plan_bytes, frame->fd_count,
+                    &reply->step) < 0)
+        return -1;
+    memset(report, 0, sizeof *report);
+    reply->step = -1;
+    reply->kind = REPLY_DONE;
+    if (steps_run(&plan, PHASE_FILES, &context) < 0) {
+        box_report(reply, report);
+        close_fd(&context.opened);
+    }
+    (void)file_ids(geteuid(), getegid());     /* its own, so that it is always allowed */
+    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* a change of ids makes it fs.suid_dumpable */
+    plan_free(&plan);
+    return context.opened;
+}
+
+void box_ping(const struct frame *frame, struct box *box, struct wire_reply *reply)
+{
+    int error = box_empty(box);
+    *reply = reply_make(error < 0 ? REPLY_FAILED : REPLY_DONE, frame->request.run_id);
+    reply->location = error < 0 ? LOCATION_INIT : LOCATION_NONE;
+    reply->error = -error;
 }
 
 void box_end(struct box *box)

@@ -13,6 +13,7 @@ struct box {
     struct context context;
     struct places places;
     bool started;
+    bool unclean;  /* a run has left its files to be taken out */
     bool damaged;  /* CLEAN failed: its report goes to the next run */
     bool has_init; /* it has a pid namespace of its own */
     pid_t init_pid;
@@ -39,6 +40,13 @@ int box_empty(struct box *box);
 
 /* Put back what a run may have changed. On failure the box is damaged. */
 void box_clean(struct box *box);
+
+/* Handle FILES: run its steps. Returns the fd that was opened, or -1. */
+int box_files(struct box *box, struct frame *frame, struct report *report,
+              struct wire_reply *reply);
+
+/* Handle PING: does init answer? */
+void box_ping(const struct frame *frame, struct box *box, struct wire_reply *reply);
 
 /* Make *reply say which step has failed. */
 void box_report(struct wire_reply *reply, const struct report *report);

@@ -144,3 +144,24 @@ int reply_send(int control, const struct wire_reply *reply, const void *tail, si
     while (sent < 0 && errno == EINTR);
     return sent < 0 ? -errno : 0;
 }
+
+int reply_send_fd(int control, const struct wire_reply *reply, int fd)
+{
+    struct iovec part = {(void *)(uintptr_t)reply, sizeof *reply};
+    _Alignas(struct cmsghdr) char ancillary[CMSG_SPACE(sizeof fd)] = {0};
+    struct msghdr message = {
+        .msg_iov = &part,
+        .msg_iovlen = 1,
+        .msg_control = ancillary,
+        .msg_controllen = sizeof ancillary,
+    };
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    *header = (struct cmsghdr){
+        .cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    memcpy(CMSG_DATA(header), &fd, sizeof fd);
+    ssize_t sent;
+    do
+        sent = sendmsg(control, &message, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    return sent < 0 ? -errno : 0;
+}

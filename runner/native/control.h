@@ -28,3 +28,6 @@ struct wire_reply reply_make(enum reply_kind kind, uint64_t run_id);
 
 /* Send it, and `tail` after it. Returns 0 or -errno. */
 int reply_send(int control, const struct wire_reply *reply, const void *tail, size_t size);
+
+/* Send it with a copy of an fd. Returns 0 or -errno. */
+int reply_send_fd(int control, const struct wire_reply *reply, int fd);

@@ -130,29 +130,79 @@ static bool grader_asks(void)
     return fds[1].revents == 0;
 }
 
+static void clean(void)
+{
+    if (box.started && !box.damaged)
+        box_clean(&box);
+    box.unclean = false;
+}
+
+/* A request to a box that is as it should be. Returns -1 when the keeper is to end. */
+static int serve_box(struct frame *frame, struct report *report, struct wire_reply *reply,
+                     int *opened)
+{
+    switch (frame->request.kind) {
+    case REQUEST_RUN:
+        box.unclean = true;
+        return run_program(&box, frame, CONTROL_FD, report, reply);
+    case REQUEST_FILES:
+        *opened = box_files(&box, frame, report, reply);
+        return 0;
+    case REQUEST_PING:
+        box_ping(frame, &box, reply);
+        return 0;
+    default:
+        return 0; /* it stays refused */
+    }
+}
+
+/* What is not answered. Returns whether it was that. */
+static bool take_note(struct frame *frame)
+{
+    switch (frame->request.kind) {
+    case REQUEST_KILL:
+        return true; /* it came too late: the run has ended by itself */
+    case REQUEST_KEEP:
+        return kept_take(&box.kept, frame) == 0;
+    case REQUEST_CLEAN:
+        clean();
+        return true;
+    default:
+        return false;
+    }
+}
+
+static int answer(const struct wire_reply *reply, const struct wire_request *request,
+                  int opened)
+{
+    bool measured = request->kind == REQUEST_RUN && reply->kind == REPLY_EXITED;
+    if (opened >= 0)
+        return reply_send_fd(CONTROL_FD, reply, opened);
+    return reply_send(CONTROL_FD, reply, box.readings.text, measured ? box.readings.size : 0);
+}
+
 /* Returns 0, or -1 when the keeper is to end. */
 static int serve(struct frame *frame, struct report *report)
 {
-    struct wire_reply reply = reply_make(REPLY_REFUSED, frame->request.run_id);
+    const struct wire_request *request = &frame->request;
+    struct wire_reply reply = reply_make(REPLY_REFUSED, request->run_id);
+    cleanup_fd int opened = -1;
     int result = 0;
-    bool ran = false;
-    if (frame->request.kind == REQUEST_START && !box.started)
-        result = box_start(&box, frame, report, &reply);
-    else if (frame->request.kind == REQUEST_RUN && box.damaged) {
-        reply = box.damage;
-        reply.run_id = frame->request.run_id;
-    } else if (frame->request.kind == REQUEST_RUN && box.started) {
-        result = run_program(&box, frame, CONTROL_FD, report, &reply);
-        ran = true;
-    } else if (frame->request.kind == REQUEST_KILL)
-        return 0; /* it came too late: the run has ended by itself */
-    else if (frame->request.kind == REQUEST_KEEP && kept_take(&box.kept, frame) == 0)
+    if (take_note(frame))
         return 0;
-    bool measured = ran && reply.kind == REPLY_EXITED;
-    if (reply_send(CONTROL_FD, &reply, box.readings.text, measured ? box.readings.size : 0) < 0)
+    if (request->kind == REQUEST_RUN && box.unclean)
+        clean();
+    if (request->kind == REQUEST_START && !box.started)
+        result = box_start(&box, frame, report, &reply);
+    else if (box.damaged) {
+        reply = box.damage;
+        reply.run_id = request->run_id;
+    } else if (box.started)
+        result = serve_box(frame, report, &reply, &opened);
+    if (answer(&reply, request, opened) < 0)
         return -1;
-    if (ran && result == 0)
-        box_clean(&box); /* while the grader reads the reply */
+    if (result == 0 && request->kind == REQUEST_RUN && !(request->flags & REQUEST_CLEAN_LATER))
+        clean(); /* while the grader reads the reply */
     return result;
 }
 

@@ -25,7 +25,7 @@ struct report {
     int error;
     int index;
     int step;
-    int status;                      /* of a hook that ended otherwise than with 0 */
+    int status;                      /* of a hook that failed; the type of what is no file */
     _Atomic int hook_error;          /* errno of a hook that could not be executed */
     _Atomic int listener;            /* 0: not yet; -1: none; else its fd, in our table */
     pid_t pid_inside;                /* the program's pid in its namespace */
@@ -68,6 +68,7 @@ struct context {
     int sync_peer;             /* the keeper's end of it, of which a program has a copy */
     int notify;                /* its end tells the keeper of exec, or -1 */
     int ruleset;               /* of Landlock, while it is made; not read before that */
+    int opened;                /* FILES: what a step has opened, or -1 */
     int host_proc;             /* the caller's /proc, for what is set by no call; or -1 */
     const struct heard *heard; /* its fds are the keeper's, who hears of this filter; or NULL */
     const char **argv;
@@ -85,6 +86,9 @@ int write_proc(pid_t pid, const char *name, const char *text);
 
 /* Open a file of our own, such as "self/…", in the caller's /proc for writing. Or -errno. */
 int open_own(const struct context *context, const char *name);
+
+/* Be these for files, and for nothing else. Returns 0 or -EPERM. */
+int file_ids(uid_t uid, gid_t gid);
 
 /* Run the plan's steps of one phase. Returns 0, or -1 with context->report filled. */
 int steps_run(const struct plan *plan, enum phase phase, struct context *context);

@@ -86,7 +86,9 @@ enum {
     X(PERSONALITY, 59)      \
     X(AMBIENT, 60)          \
     X(LANDLOCK, 61)         \
-    X(MOUNT_LIMIT, 62)
+    X(MOUNT_LIMIT, 62)      \
+    X(COPY_IN, 63)          \
+    X(COPY_OUT, 64)
 
 #define LOCATION_ENUM(name, number) LOCATION_##name = (number),
 enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
@@ -95,9 +97,9 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
 /*
  * X(name, payload, strings, fd_args): the operations. Each is one function
  * op_NAME in one of mounts.c, binds.c, paths.c, idmap.c, fresh.c, namespaces.c, hook.c, ids.c,
- * confine.c, landlock.c, fds.c, process.c, sync.c, supervise.c, decide.c.
+ * confine.c, landlock.c, fds.c, files.c, process.c, sync.c, supervise.c, decide.c.
  *   payload  NONE, STRINGS (`strings` of them, 0: any number), BLOB, or
- *            STRING_BLOB (one string, then bytes)
+ *            STRING_BLOB (strings, then bytes)
  *   fd_args  bit i: arg[i] is an index into the frame's fds, or -1
  */
 #define OPS(X)                       \
@@ -175,7 +177,12 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
     X(supervise_me, NONE, 0, 0)      \
     X(rule_call, NONE, 0, 0)         \
     X(rule_path, STRINGS, 1, 0)      \
-    X(rule_refuse, NONE, 0, 0)
+    X(rule_refuse, NONE, 0, 0)       \
+    X(file_owner, NONE, 0, 0)        \
+    X(file_in, STRING_BLOB, 2, 1)    \
+    X(file_out, STRINGS, 2, 0)       \
+    X(file_link, STRINGS, 3, 0)      \
+    X(file_remove, STRINGS, 2, 0)
 
 /* What may be at a path that a step needs: anything, nothing, or it has to be there. */
 enum target { TARGET_MADE = 0, TARGET_NEW = 1, TARGET_EXISTS = 2 };
@@ -196,7 +203,8 @@ enum op { OPS(OP_ENUM) OP_END };
     X(READY)     /* keeper, before a run: what its limits change in the sandbox */ \
     X(PROGRAM)   /* the program's process, before exec */                          \
     X(CLEAN)     /* keeper, after each run */                                      \
-    X(SUPERVISE) /* nobody: rules by which the keeper decides calls */
+    X(SUPERVISE) /* nobody: rules by which the keeper decides calls */             \
+    X(FILES)     /* keeper, between runs: files that go in or come out */
 
 #define PHASE_ENUM(name) PHASE_##name,
 enum phase { PHASES(PHASE_ENUM) PHASE_END };
@@ -276,20 +284,24 @@ enum request_kind {
     REQUEST_RUN = 2,
     REQUEST_KILL = 3,
     REQUEST_SYNC = 4,
-    REQUEST_KEEP = 5, /* fds that follow those of each RUN; a byte of kept_use for each */
+    REQUEST_KEEP = 5,  /* fds that follow those of each RUN; a byte of kept_use for each */
+    REQUEST_FILES = 6, /* a plan of FILES steps; answered by DONE, with the fd it opened */
+    REQUEST_CLEAN = 7, /* no more files are taken out: put the places back; not answered */
+    REQUEST_PING = 8,  /* answered by DONE if init answers us */
 };
 
 /* What is done with a kept fd in each run. */
 enum kept_use { KEPT_RESET = 1, KEPT_READ_BEFORE = 2, KEPT_READ_AFTER = 4 };
 
 enum {
-    REQUEST_PLAN_IN_FD = 1,  /* the plan is the first fd, a sealed memfd */
-    REQUEST_NOTIFY_EXEC = 2, /* RUN: say so when exec has happened */
-    REQUEST_ABORT = 4,       /* SYNC: do not go on */
-    REQUEST_FOLLOW = 8,      /* RUN: no cgroup; account for the tree through /proc and init */
-    REQUEST_SAY_FULL = 16,   /* RUN: has it left a place full that is limited? */
-    REQUEST_COUNT = 32,      /* RUN: count the event of the watch … */
-    REQUEST_MUST_COUNT = 64, /* … and fail where that cannot be */
+    REQUEST_PLAN_IN_FD = 1,    /* the plan is the first fd, a sealed memfd */
+    REQUEST_NOTIFY_EXEC = 2,   /* RUN: say so when exec has happened */
+    REQUEST_ABORT = 4,         /* SYNC: do not go on */
+    REQUEST_FOLLOW = 8,        /* RUN: no cgroup; account for the tree through /proc and init */
+    REQUEST_SAY_FULL = 16,     /* RUN: has it left a place full that is limited? */
+    REQUEST_COUNT = 32,        /* RUN: count the event of the watch … */
+    REQUEST_MUST_COUNT = 64,   /* … and fail where that cannot be */
+    REQUEST_CLEAN_LATER = 128, /* RUN: put nothing back before CLEAN, or the next RUN */
 };
 
 struct wire_request {
@@ -312,6 +324,7 @@ enum reply_kind {
     REPLY_ABORTED = 6, /* as asked by SYNC with ABORT */
     REPLY_REFUSED = 7, /* malformed request; `step` is the step at fault or -1 */
     REPLY_STOPPED = 8, /* pid: has stopped itself before its filter is loaded */
+    REPLY_DONE = 9,    /* what FILES or PING asked for */
 };
 
 /* What an errno or a signal alone does not tell. X(name) */

@@ -95,6 +95,11 @@ class Op(enum.IntEnum):
     RULE_CALL = 72
     RULE_PATH = 73
     RULE_REFUSE = 74
+    FILE_OWNER = 75
+    FILE_IN = 76
+    FILE_OUT = 77
+    FILE_LINK = 78
+    FILE_REMOVE = 79
 
 
 class Phase(enum.IntEnum):
@@ -108,6 +113,7 @@ class Phase(enum.IntEnum):
     PROGRAM = 5
     CLEAN = 6
     SUPERVISE = 7
+    FILES = 8
 
 
 class Step(NamedTuple):

@@ -57,6 +57,7 @@ SYSCALL_NAMES = (
         "open",
         "open_tree",
         "openat",
+        "openat2",
         "personality",
         "pipe2",
         "prlimit64",
@@ -281,6 +282,7 @@ LOCATIONS: dict[ErrorLocation, Fault] = {
 
 # Reported by the keeper outside a `Runner`'s own steps; each has a test of its own below.
 OF_THE_KEEPER = {At.CGROUP, At.CLEAN, At.INIT, At.MOUNT_LIMIT, At.WATCH}
+OF_THE_KEEPER |= {At.COPY_IN, At.COPY_OUT}
 
 
 def test_locations_all_have_a_fault() -> None:
@@ -479,6 +481,32 @@ def test_cpu_figure_that_cannot_be_read_is_reported_as_watch() -> None:
         with pytest.raises(ChildError) as caught:
             keeper.receive(steps)
     assert (caught.value.location, caught.value.errno) == (At.WATCH, errno.EIO)
+
+
+def test_file_that_cannot_be_put_in_is_reported_with_its_index_and_name() -> None:
+    files = {"a": b"", "none/b": b"content"}
+    with runner.Sandbox() as sandbox, pytest.raises(ChildError) as caught:
+        sandbox.run(["true"], work_dir="/usr", files_in=files)
+    error = caught.value
+    assert (error.location, error.errno, error.index) == (At.COPY_IN, errno.EROFS, 0)
+    assert error.subject == "a"
+
+
+def test_file_that_we_fail_to_take_out_is_reported_as_ours(
+    syscalls: dict[str, int],
+    deny_syscall: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wrapper = tmp_path / "keeper"
+    words = f"{deny_syscall} {syscalls['openat2']} {errno.ENFILE}"
+    wrapper.write_text(f"#!/bin/sh\nexec {words} {helper.keeper_path()}\n")
+    wrapper.chmod(0o755)
+    monkeypatch.setattr(helper, "keeper_path", lambda: str(wrapper))
+    with runner.Sandbox() as sandbox, pytest.raises(ChildError) as caught:
+        sandbox.run(["true"], files_out=["a"])
+    error = caught.value
+    assert (error.location, error.errno, error.index) == (At.COPY_OUT, errno.ENFILE, 0)
 
 
 def test_error_text_reads_as_location_index_subject_and_errno() -> None:

@@ -28,10 +28,10 @@ from runner import (
     Rlimit,
     Runner,
     TimeOffsets,
-    helper,
 )
 from runner.config import CAPABILITIES, RLIMITS
 from runner.host import detect
+from runner.memfd import sealed_memfd
 
 pytestmark = pytest.mark.userns
 
@@ -73,7 +73,7 @@ class Files(NamedTuple):
 @contextlib.contextmanager
 def opened(report: Path) -> Any:  # noqa: ANN401
     with contextlib.ExitStack() as stack:
-        fds = [helper.sealed_memfd("report", report.read_bytes())]
+        fds = [sealed_memfd("report", report.read_bytes())]
         fds += [os.memfd_create(f"source{number}") for number in range(3)]
         fds += os.pipe()
         for fd in fds:

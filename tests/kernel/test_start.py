@@ -35,8 +35,8 @@ from runner import (
     Runner,
     Status,
     User,
-    helper,
 )
+from runner.memfd import sealed_memfd
 from tests.kernel.starting import output_of, script, status_fields
 
 pytestmark = pytest.mark.userns
@@ -59,7 +59,7 @@ def static_program(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def sealed(path: str) -> int:
-    return helper.sealed_memfd("program", Path(path).read_bytes())
+    return sealed_memfd("program", Path(path).read_bytes())
 
 
 # exec_file: F3, M5

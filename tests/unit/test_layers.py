@@ -23,7 +23,8 @@ LAYERS = (
     {"runner.host", "runner.doctor", "runner.cgroup", "runner.helper", "runner.measure"}
     | {"runner.accounts", "runner.sources", "runner.staging", "runner.subid", "runner.tree"}
     | {"runner.console", "runner.network", "runner.resolve", "runner.streams"}
-    | {"runner.disturbance", "runner.guarantees", "runner.observe"},
+    | {"runner.disturbance", "runner.guarantees", "runner.observe"}
+    | {"runner.files", "runner.guarantees", "runner.memfd", "runner.watching"},
     {
         "runner",
         "runner.aio",

@@ -20,6 +20,10 @@ PAYLOADS: dict[Op, tuple[str, int]] = {
     Op.SECCOMP: ("BLOB", 0),
     Op.AFFINITY: ("BLOB", 0),
     Op.WRITE_FILE: ("STRING_BLOB", 1),
+    Op.FILE_IN: ("STRING_BLOB", 2),
+    Op.FILE_OUT: ("STRINGS", 2),
+    Op.FILE_LINK: ("STRINGS", 3),
+    Op.FILE_REMOVE: ("STRINGS", 2),
     Op.OPEN_TREE: ("STRINGS", 1),
     Op.MOUNT_IDMAP: ("STRINGS", 2),
     Op.OPEN_PATH: ("STRINGS", 1),
@@ -51,7 +55,13 @@ PAYLOADS: dict[Op, tuple[str, int]] = {
     Op.RULE_PATH: ("STRINGS", 1),
 }
 NO_PAYLOAD = ("NONE", 0)
-FD_ARGS = {Op.ENTER_CGROUP: 0b0001, Op.SETNS: 0b0001, Op.EXEC_FD: 0b0001, Op.HOOK: 0b1100}
+FD_ARGS = {
+    Op.ENTER_CGROUP: 0b0001,
+    Op.SETNS: 0b0001,
+    Op.EXEC_FD: 0b0001,
+    Op.HOOK: 0b1100,
+    Op.FILE_IN: 0b0001,
+}
 
 
 class Native(TypedDict):

@@ -39,12 +39,17 @@ STRINGS |= {
     Op.CHROOT: 1,
     Op.LANDLOCK_PATH: 1,
     Op.RULE_PATH: 1,
+    Op.FILE_IN: 2,
+    Op.FILE_OUT: 2,
+    Op.FILE_LINK: 3,
+    Op.FILE_REMOVE: 2,
 }
 STRINGS |= {Op.MOUNT_IDMAP: 2, Op.SYSCTL: 2, Op.OOM_SCORE_ADJ: 1}
 STRINGS |= dict.fromkeys((Op.OPEN_TREE, Op.MOVE_MOUNT, Op.UMOUNT, Op.CHDIR, Op.MKDIR), 1)
 STRINGS |= dict.fromkeys((Op.MKNOD, Op.RMDIR, Op.HOSTNAME, Op.DOMAINNAME, Op.WRITE_FILE), 1)
 ANY_STRINGS = (Op.ARGV, Op.ENVP, Op.EXEC, Op.HOOK)
 FD_ARGS = {Op.ENTER_CGROUP: (0,), Op.SETNS: (0,), Op.EXEC_FD: (0,), Op.HOOK: (2, 3)}
+FD_ARGS |= {Op.FILE_IN: (0,)}
 
 int64s = st.integers(-(2**63), 2**63 - 1)
 texts = st.binary(max_size=40).map(lambda text: text.replace(b"\0", b""))
@@ -78,7 +83,7 @@ def steps(draw: st.DrawFn) -> Step:
     if op is Op.PLACE_FDS:
         files = draw(st.lists(st.integers(-3, FD_COUNT - 1), max_size=6))
         data = struct.pack(f"={len(files)}i", *files)
-    elif op in {Op.SETGROUPS, Op.SECCOMP, Op.WRITE_FILE, Op.AFFINITY}:
+    elif op in {Op.SETGROUPS, Op.SECCOMP, Op.WRITE_FILE, Op.FILE_IN, Op.AFFINITY}:
         data = draw(st.binary(max_size=64))
     args = draw(st.lists(int64s, max_size=4))
     for place in FD_ARGS.get(op, ()):
