@@ -138,7 +138,14 @@ def _run(options: SimpleNamespace, command: list[str]) -> Result:
                     stdout=stdout,
                     stderr=stderr,
                     policy_log=options.policy_log,
+                    measure=_measures(options),
+                    repeat=options.repeat or 1,
                 )
+
+
+def _measures(options: SimpleNamespace) -> tuple[str, ...]:
+    counted = () if options.instruction_rate is None else ("instructions",)
+    return (*(options.measure or ()), *counted)
 
 
 @contextmanager
@@ -305,6 +312,7 @@ def _report(options: SimpleNamespace, result: Result) -> int:
                 _note(options, f"nothing here can enforce {name_of(dest)}")
         if result.policy_log is not None:
             report.say(report.logged(result.policy_log))
+        report.say(report.asked_for(result, _measures(options), options.instruction_rate))
         if options.verbose:
             report.say(report.guarantees(result))
     return report.exit_status(result)

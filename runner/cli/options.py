@@ -227,6 +227,15 @@ OPTIONS: Final = (
            bare=True),
     Option(_R, "meta", ("--meta",), "FILE", values.output_file,
            "write the result to FILE as isolate's meta file"),
+    Option(_R, "measure", ("--measure",), "WHAT,...", values.measures,
+           "tell also noise: what may have disturbed its times; instructions, where the CPU "
+           "counts them; status, smaps_rollup, smaps: files of its /proc when it exits"),
+    Option(_R, "instruction_rate", ("--instruction-rate",), "N", values.per_second,
+           "count instructions, and tell the CPU time that they take at N in a second, which "
+           "is the same each time"),
+    Option(_R, "repeat", ("--repeat",), "N", values.count,
+           "run it N times, until one is not ok: that is the result, otherwise the run with "
+           "the median CPU time, and how the figures spread; its output comes each time"),
     Option(_R, "check", ("--check",), "", None,
            "run nothing: say what can be enforced here for you, what is missing and how to get "
            "it, and what makes timing noisy; with --json as JSON, to FILE or standard output; "

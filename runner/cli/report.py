@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from runner.errors import ChildError, ErrorLocation, SandboxError
 from runner.result import PolicyLog, Result, Status
 from runner.units import NS_PER_S, format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from runner.repeated import Spread
 
 LIMIT_REACHED: Final = 124
 SANDBOX_FAILED: Final = 125
@@ -91,6 +96,41 @@ def logged(log: PolicyLog) -> str:
 
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
+
+
+def asked_for(result: Result, measures: Collection[str], rate: int | None) -> str:
+    """Give a line for each figure that is told on request; `rate`: instructions a second."""
+    lines = []
+    if result.noise is not None:
+        why = "; ".join(result.noise.suspect)
+        lines.append(f"suspect: {why}" if why else "nothing seen that disturbed its times")
+    if "instructions" in measures:
+        lines.append(f"instructions: {_instructions(result, rate)}")
+    if result.vm_hwm_bytes is not None:
+        lines.append(f"its first process: peak {_format_size(result.vm_hwm_bytes)}")
+    if result.repeated is not None:
+        spreads = (
+            _format_spread("cpu", result.repeated.cpu_ns, _format_time),
+            _format_spread("wall", result.repeated.wall_ns, _format_time),
+            _format_spread("memory", result.repeated.memory_bytes, _format_size),
+        )
+        lines.append(f"of {len(result.repeated.results)} runs: " + ", ".join(spreads))
+    return "\n".join(lines)
+
+
+def _instructions(result: Result, rate: int | None) -> str:
+    if result.instructions is None:
+        return "not counted here; run-sandboxed --check says why"
+    if rate is None:
+        return str(result.instructions)
+    time = _format_time(result.instruction_time_ns(rate))
+    return f"{result.instructions}, which take {time} at {rate} a second"
+
+
+def _format_spread(name: str, spread: Spread | None, text: Callable[[int | None], str]) -> str:
+    if spread is None:
+        return f"{name} unknown"
+    return f"{name} {text(spread.min)} to {text(spread.max)}, median {text(spread.median)}"
 
 
 def guarantees(result: Result) -> str:

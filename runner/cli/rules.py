@@ -30,6 +30,7 @@ _EXCLUSIVE: Final = (
     ("network", "share_net"),
     *(("console", other) for other in ("stdin", "stdout", "stderr", "join_stderr")),
     ("console", "policy_log"),
+    *(("console", other) for other in ("measure", "instruction_rate", "repeat")),
 )
 # The options that are a setrlimit(2) of their own.
 _OWN_OPTION: Final = {

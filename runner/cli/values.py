@@ -22,6 +22,7 @@ _BYTES: Final = frozenset(
     ("FSIZE", "DATA", "STACK", "CORE", "RSS", "MEMLOCK", "AS", "MSGQUEUE"),
 )
 _MAX_COUNT: Final = 2**22
+_MAX_RATE: Final = 10**12
 _BIND_FLAGS: Final = ("ro", "rw", "dev", "optional")
 _LANDLOCK_PORTS: Final = ("bind", "connect")
 _LANDLOCK_TEXTS: Final = {
@@ -279,6 +280,23 @@ def guarantees(text: str) -> tuple[str, ...]:
     if not all(re.fullmatch("[a-z_]+", name) for name in names):
         _refuse(text, "write names with commas between, such as memory,network")
     return names
+
+
+def measures(text: str) -> tuple[str, ...]:
+    """Read names of what is to be told besides, with commas between."""
+    from runner.observe import MEASURES  # few ask for anything
+
+    names = tuple(text.split(","))
+    if not set(names) <= set(MEASURES):
+        _refuse(text, f"write some of {', '.join(MEASURES)}, with commas between")
+    return names
+
+
+def per_second(text: str) -> int:
+    """Read how many instructions a CPU is taken to retire in a second."""
+    if not _is_digits(text) or not 1 <= int(text) <= _MAX_RATE:
+        _refuse(text, f"give a whole number, 1 to {_MAX_RATE}, such as 1000000000")
+    return int(text)
 
 
 def _rlimit_value(name: str, value: str, text: str) -> int:

@@ -405,3 +405,37 @@ def test_policy_without_an_end_is_refused(command: Command) -> None:
     done = command("--policy", "/dev/zero", "true")
     assert done.returncode == 125
     assert b"--policy: '/dev/zero': it is longer than 1 MiB" in done.stderr
+
+
+# What is told on request.
+
+
+def test_measure_and_repeat_are_in_the_summary_and_in_json(
+    command: Command, tmp_path: Path
+) -> None:
+    words = ("--measure=noise,status", "--repeat=3", f"--json={tmp_path}/j", "echo", "x")
+    done = command(*words, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout) == (0, b"x\n" * 3)
+    lines = [line.removeprefix("run-sandboxed: ") for line in done.stderr.decode().splitlines()]
+    assert lines[0].startswith("ok, exit 0, ")
+    assert lines[1].startswith(("suspect: it ", "suspect: ", "nothing seen that disturbed"))
+    assert lines[2].startswith("its first process: peak ")
+    assert lines[3].startswith("of 3 runs: cpu 0.0")
+    form = json.loads((tmp_path / "j").read_text())
+    assert form["repeated"]["runs"] == 3
+    assert form["repeated"]["cpu_ns"]["median"] == form["cpu_ns"]
+    assert form["at_exit"]["status"].startswith("Name:\techo\n")
+    assert form["noise"]["steal_ns"] is not None
+
+
+def test_repeat_of_a_program_that_reads_a_pipe_is_refused(command: Command) -> None:
+    done = command("--repeat=2", "cat", data=b"x")
+    assert done.returncode == 125
+    assert done.stderr == (
+        b"run-sandboxed: stdin: 0: it cannot be read again: give bytes or a file\n"
+    )
+
+
+def test_first_run_that_fails_gives_the_exit_status(command: Command) -> None:
+    done = command("-q", "--repeat=3", "sh", "-c", "echo x; exit 3", stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout) == (3, b"x\n")

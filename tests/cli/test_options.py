@@ -30,6 +30,10 @@ _HIDES = ": this would hide the whole sandbox; to choose its root use --root"
 _IDS = ": write a name, or numbers, UID or UID:GID, each 0 to 4294967294"
 _NAMES = ": write names with commas between, such as memory,network"
 _EMPTY = ": the name is empty"
+_MEASURES = (
+    ": write some of noise, instructions, status, smaps_rollup, smaps, with commas between"
+)
+_RATE = ": give a whole number, 1 to 1000000000000, such as 1000000000"
 _FRACTION = ": give a number above 0, such as 0.5 or 2"
 _IO = ": write DEVICE:WHAT=N; WHAT is read_bytes, write_bytes, read_ops, write_ops"
 _OVERLAY = ": write DST=LOWER, DST=LOWER:LOWER, or DST=LOWER,upper=DIR,work=DIR"
@@ -235,6 +239,16 @@ BAD_VALUES: dict[str, list[tuple[str, str]]] = {
         ("", f"''{_EMPTY}"),
         ("/nowhere/x", "'/nowhere/x': there is no directory /nowhere"),
     ],
+    "--measure": [
+        ("", f"''{_MEASURES}"),
+        ("noise,", f"'noise,'{_MEASURES}"),
+        ("maps", f"'maps'{_MEASURES}"),
+    ],
+    "--instruction-rate": [("0", f"'0'{_RATE}"), ("1e9", f"'1e9'{_RATE}")],
+    "--repeat": [
+        ("0", f"'0'{_COUNT}"),
+        ("x", f"'x'{_COUNT}"),
+    ],
 }
 
 _HINT = "run-sandboxed: run-sandboxed --help lists the options\n"
@@ -300,6 +314,10 @@ def test_bad_value_is_refused_with_its_option_and_the_remedy(
         (
             ["--root", "/usr", "--writable", "true"],
             "--root and --writable exclude each other; give one",
+        ),
+        (
+            ["--console", "--repeat", "2", "true"],
+            "--console and --repeat exclude each other; give one",
         ),
         (["--extra-time", "1", "true"], "--extra-time: 1 s: it needs a --time to go beyond"),
         (

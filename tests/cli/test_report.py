@@ -10,6 +10,8 @@ import pytest
 
 from runner.cli import report
 from runner.errors import ChildError, ConfigError, ErrorLocation, HostError, ProtocolError
+from runner.noise import Noise
+from runner.repeated import together
 from runner.result import LoggedCall, PolicyLog, Result, Status, Violation
 
 
@@ -120,6 +122,73 @@ def test_guarantees_tell_held_and_missing_apart() -> None:
     assert report.guarantees(Result(status=Status.OK, enforced=enforced)) == (
         "enforced: cpu_time (cgroup), network (namespace)\nnot enforced: memory, files"
     )
+
+
+_RUNS = together([Result(status=Status.OK, **_USED), Result(status=Status.OK, **_USED)])
+
+
+@pytest.mark.parametrize(
+    ("result", "measures", "rate", "text"),
+    [
+        (Result(status=Status.OK), (), None, ""),
+        (
+            Result(status=Status.OK, noise=Noise()),
+            ("noise",),
+            None,
+            "nothing seen that disturbed its times",
+        ),
+        (
+            Result(status=Status.OK, noise=Noise(suspect=("it waited", "it moved"))),
+            ("noise",),
+            None,
+            "suspect: it waited; it moved",
+        ),
+        (
+            Result(status=Status.OK, instructions=1_500_000_000),
+            ("instructions",),
+            1_000_000_000,
+            "instructions: 1500000000, which take 1.500 s at 1000000000 a second",
+        ),
+        (
+            Result(status=Status.OK, instructions=7),
+            ("instructions",),
+            None,
+            "instructions: 7",
+        ),
+        (
+            Result(status=Status.OK),
+            ("instructions",),
+            1,
+            "instructions: not counted here; run-sandboxed --check says why",
+        ),
+        (
+            Result(status=Status.OK, vm_hwm_bytes=2**20),
+            ("status",),
+            None,
+            "its first process: peak 1.0 MiB",
+        ),
+        (
+            _RUNS,
+            (),
+            None,
+            (
+                "of 2 runs: cpu 0.012 s to 0.012 s, median 0.012 s, "
+                "wall 1.500 s to 1.500 s, median 1.500 s, "
+                "memory 1.4 MiB to 1.4 MiB, median 1.4 MiB"
+            ),
+        ),
+        (
+            together([Result(status=Status.CANCELLED)]),
+            (),
+            None,
+            "of 1 runs: cpu unknown, wall unknown, memory unknown",
+        ),
+    ],
+)
+def test_what_was_asked_for_has_a_line_each(
+    result: Result, measures: tuple[str, ...], rate: int | None, text: str
+) -> None:
+    assert report.asked_for(result, measures, rate) == text
 
 
 def test_explain_puts_the_hint_on_its_own_line() -> None:

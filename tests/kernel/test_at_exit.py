@@ -13,7 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from runner import ChildError, ConfigError, ErrorLocation, Limits, MiB, Mount, Sandbox, Status
+from runner import (
+    ChildError,
+    ConfigError,
+    ErrorLocation,
+    Limits,
+    MiB,
+    Mount,
+    Sandbox,
+    Status,
+    Supervision,
+)
 
 pytestmark = pytest.mark.userns
 
@@ -145,6 +155,16 @@ def test_program_that_was_just_written_is_tried_again(place: Path) -> None:
         with subprocess.Popen(["sleep", "0.02"], pass_fds=[writing]):
             os.close(writing)
             assert sandbox.run(["/place/written", "plain"], measure=["status"]).ok
+
+
+def test_supervised_program_has_a_tracer_already(place: Path) -> None:
+    supervision = Supervision(read=("/",))
+    with Sandbox(supervision=supervision) as sandbox, pytest.raises(ConfigError) as caught:
+        sandbox.run(["true"], measure=["status"])
+    assert str(caught.value) == (
+        "measure: ['status']: a supervised program has one tracer already: "
+        "leave the one or the other"
+    )
 
 
 @pytest.mark.parametrize("measure", ["status", ["maps"], ["status", "cpu"]])
