@@ -27,6 +27,7 @@ from runner.config import (
 )
 from runner.config.checks import refuse
 from runner.helper import START_TIMEOUT_S, Keeper
+from runner.result import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from runner.observe import Observation
     from runner.plan import Step
     from runner.result import Result
+
+# A program that fails so may have met a full disk.
+_BY_ITSELF: Final = frozenset({Status.NONZERO_EXIT, Status.SIGNALLED})
 
 # Test after test runs the same program with the same limits: its plan is made once.
 _REQUESTS_KEPT: Final = 64
@@ -214,7 +218,7 @@ class Box:
 
     def _result(self, pending: Pending, reply: wire.Reply) -> Result:
         groups, wanted = self._groups, pending.wanted
-        return measure.result_of(
+        result = measure.result_of(
             reply,
             None if groups is None else groups.usage(reply.readings),
             pending.limits,
@@ -225,6 +229,9 @@ class Box:
             output_full=reply.status != 0 and wanted.is_full(pending.limits),
             calls=self._streams.take_ledger() if wanted.fd_count > streams.COUNT else None,
         )
+        if result.status in _BY_ITSELF:
+            wanted.check_room(rootfs.written_outside(self._runner.mounts))
+        return result
 
     def _keep(self, groups: Groups) -> None:
         """Give the keeper the files of the groups, if it has others."""

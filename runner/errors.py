@@ -257,6 +257,8 @@ _NO_MOUNTS = (
 
 _MEMORY_TOO_SMALL = "the memory limit is too small to start any program: give 1 MiB or more"
 
+_GROUP_GONE = "somebody removed the program's cgroup: keep others off the run-sandboxed groups"
+
 _DETAILS: Final[dict[Detail, str]] = {
     Detail.LOADER_MISSING: (
         "the file exists, its loader does not: bind what `ldd` or the first line of the script "
@@ -304,6 +306,8 @@ _HINTS: Final[dict[tuple[ErrorLocation, int], str]] = {
     (ErrorLocation.MOUNT_ATTRIBUTES, errno_names.EINVAL): (
         "nothing is mounted just there: restrict a path that is no mount by Mount.read_only"
     ),
+    (ErrorLocation.WATCH, errno_names.ENODEV): _GROUP_GONE,
+    (ErrorLocation.WATCH, errno_names.EIO): _GROUP_GONE,
     (ErrorLocation.MOUNT_LIMIT, errno_names.EINVAL): (
         "a place that is kept holds more than the limit already: raise it, or start anew"
     ),

@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import socket
+import struct
 from typing import TYPE_CHECKING, Final
 
 from runner import wire
@@ -85,6 +86,8 @@ class Keeper:
         program = keeper_path() if path is None else path
         words = ["keeper", *(["--retain-session"] if retain_session else ())]  # ps shows them
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # How often we look whether it is stopped; by the kernel, so that it costs nothing.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("2l", 1, 0))
         self._run_id = 0
         with theirs, _sealed(program) if sealed else contextlib.nullcontext(program) as file:
             try:
@@ -275,12 +278,16 @@ class Keeper:
 
     def _receive(self, steps: Sequence[Step], opened: list[int] | None = None) -> wire.Reply:
         """Wait for the answer to our last request; `opened` gets the fds that come with it."""
+        was_stopped = False
         while True:
             try:
                 if opened is None:
                     frame = self._socket.recv(wire.REPLY_MAX)
                 else:
                     frame = self._receive_fd(opened)
+            except BlockingIOError:  # nothing for a while: SO_RCVTIMEO
+                was_stopped = self._end_if_stopped(was_stopped=was_stopped)
+                continue
             except TimeoutError as error:
                 message = f"the keeper has not answered for {self._socket.gettimeout():g} s"
                 raise ProtocolError(message) from error
@@ -300,6 +307,21 @@ class Keeper:
         opened += fds
         return frame
 
+    def _end_if_stopped(self, *, was_stopped: bool) -> bool:
+        """Tell whether the keeper is stopped; if it was so before, kill it and raise.
+
+        A stopped keeper holds no limit and never answers. Once is not enough: we may have been
+        stopped with it, by a terminal, and be the first to go on.
+        """
+        with contextlib.suppress(OSError):  # it has ended, or is not ours to wait for
+            if not os.waitid(os.P_PIDFD, self._pidfd, os.WSTOPPED | os.WNOHANG | os.WNOWAIT):
+                return False
+            if was_stopped:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                raise ProtocolError(_STOPPED)
+            return True
+        return False
+
 
 @contextlib.contextmanager
 def _sealed(program: str) -> Iterator[str]:
@@ -317,6 +339,7 @@ def _sealed(program: str) -> Iterator[str]:
         os.close(copy)
 
 
+_STOPPED: Final = "the keeper was stopped, by a signal that is not ours, and has been killed"
 _GONE: Final = "the keeper has ended: it was killed, or could not go on"
 
 

@@ -127,6 +127,13 @@ def beyond_disk_limit(mounts: Sequence[Mount]) -> str | None:
     return None
 
 
+def written_outside(mounts: Sequence[Mount]) -> list[str]:
+    """Give the host's directories that a program may write to."""
+    writable = [m for m in mounts if not m.readonly]
+    binds = [mount.source for mount in writable if mount.kind is MountKind.BIND]
+    return binds + [mount.upper for mount in writable if mount.upper]
+
+
 def combine(root: Sequence[Mount], added: Sequence[Mount]) -> list[Mount]:
     """Put mounts in order; of two for a target the caller's holds, which was added."""
     return [mount for _, mount in in_order((*root, *added))]

@@ -13,14 +13,14 @@ import stat
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runner import plan
-from runner.errors import ConfigError
+from runner.errors import ConfigError, HostError
 from runner.measure import Captured
 from runner.memfd import sealed_memfd
 from runner.units import MiB
 from runner.wire import Hearing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from runner.config import Limits
     from runner.config.files import Transfers
@@ -131,6 +131,21 @@ class Wanted(NamedTuple):
                     if stat.S_ISREG(status.st_mode) and status.st_size == largest:
                         return True
         return False
+
+    def check_room(self, directories: Sequence[str]) -> None:
+        """Raise HostError if there is no room left for an output, or in one of these.
+
+        A program that fails there may have failed for that, which is no fault of its own.
+        """
+        outputs = {"stdout": self.stdout, "stderr": self.stderr}
+        places: dict[str, int | str] = {path: path for path in directories}
+        places |= {name: fd for name, fd in outputs.items() if isinstance(fd, int)}
+        for name, place in places.items():
+            with contextlib.suppress(OSError):  # it is closed, or gone: then it is not full
+                found = os.statvfs(place)
+                if found.f_blocks and not found.f_bavail:
+                    missing = f"the file system of {name} is full"
+                    raise HostError(missing, "make room there, or send it elsewhere")
 
     @property
     def sinks(self) -> tuple[int, int]:

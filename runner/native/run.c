@@ -332,8 +332,8 @@ static int run_once(struct box *box, const struct frame *frame, const struct pla
         gone = watch_program(&watch);
         finish(&watch, box);
         error = kept_end(&box->kept, &box->readings);
-        if (error < 0)
-            watch_fail(&watch, LOCATION_CGROUP, error);
+        if (error < 0) /* WATCH and not CGROUP, for the program has run: it is not run again */
+            watch_fail(&watch, LOCATION_WATCH, error);
         conclude(reply, &watch, plan, report);
         *borrow = *borrow && !overdue(&watch);
     }
