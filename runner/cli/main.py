@@ -10,7 +10,7 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -58,7 +58,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run_and_report(options, command)
 
 
-def _run_and_report(options: SimpleNamespace, command: list[str]) -> int:
+def run_as(
+    words: Sequence[str], then: Callable[[Result], Result] | None, **preset: object
+) -> int:
+    """Run as the command would, with some options preset that may not be given.
+
+    `then` is given the result, and gives what is reported. Raises ConfigError for the words.
+    """
+    options, command = parse(words)
+    for dest, value in preset.items():
+        if getattr(options, dest):
+            message = f"{name_of(dest)}: it cannot be given here"
+            raise ConfigError(message)
+        setattr(options, dest, value)
+    rules.check(options)
+    return _run_and_report(options, command, then)
+
+
+def _run_and_report(
+    options: SimpleNamespace,
+    command: list[str],
+    then: Callable[[Result], Result] | None = None,
+) -> int:
     """Run and report; end early when a signal says so, with the status of its victim."""
     interrupts: list[int] = []
 
@@ -73,7 +94,7 @@ def _run_and_report(options: SimpleNamespace, command: list[str]) -> int:
         for number, handler in previous.items():
             if handler != signal.SIG_IGN:  # nohup, and background jobs of a script
                 signal.signal(number, interrupt)
-        return _outcome(options, command)
+        return _outcome(options, command, then)
     except BaseException as error:  # noqa: BLE001 - what is not ours is told below
         # An interrupt may have become something else, such as a RuntimeError of a class body.
         if interrupts:
@@ -87,7 +108,9 @@ def _run_and_report(options: SimpleNamespace, command: list[str]) -> int:
             signal.signal(number, handler)
 
 
-def _outcome(options: SimpleNamespace, command: list[str]) -> int:
+def _outcome(
+    options: SimpleNamespace, command: list[str], then: Callable[[Result], Result] | None
+) -> int:
     try:
         with Outputs(json=options.json, meta=options.meta) as outputs:
             try:
@@ -99,7 +122,7 @@ def _outcome(options: SimpleNamespace, command: list[str]) -> int:
                 outputs.write(_cancelled(error))
                 raise
             outputs.write(result)
-            return _report(options, result)
+            return _report(options, result if then is None else then(result))
     except ConfigError as error:  # of the outputs
         report.say(str(error))
         return report.SANDBOX_FAILED

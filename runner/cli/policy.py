@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from runner import seccomp
-from runner.cli import report
+from runner.cli import learn, report
 from runner.cli.subcommand import Subcommand, Values, refuse
 from runner.errors import ConfigError
 from runner.seccomp import explain, files, syscalls
@@ -191,4 +191,5 @@ a CALL without parentheses, tell each line that may decide. {_POLICY}""",
         run=_explain,
         statuses=_STATUSES,
     ),
+    **learn.SUBCOMMANDS,
 }
