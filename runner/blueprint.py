@@ -47,6 +47,8 @@ class BoxConfig:
     extras: Mapping[str, Any]
     user: Credential | User
     keep_files: bool = False
+    allows_keys: bool = False
+    used_again: bool = True
 
 
 class Made(NamedTuple):
@@ -111,6 +113,9 @@ class Blueprint:
             old_mounts=self._old_mounts,
             keep_files=self.config.keep_files,
         )
+        if self.config.used_again:
+            own = ids.credential
+            steps += plan.traces(runner, rules_init=own is None or own.uid == 0)
         self._first = Made(runner, ids, steps, ())
         return Made(runner, ids, steps, sent.fds)
 

@@ -87,6 +87,7 @@ class Box:
         config = blueprint.config
         self._host = blueprint.host
         self._require = config.require
+        self._allows_keys = config.allows_keys
         self._extras = of_a_program(config.extras)
         self._ruleset = resolve.ruleset(self._extras.get("landlock"))
         self._rules = resolve.rules(self._extras.get("supervision"))
@@ -109,7 +110,9 @@ class Box:
             # Whose the files are that go in: the program's, which is the last that is mapped.
             maps = made.ids.uid_mappings, made.ids.gid_mappings
             self._owner = Credential(maps[0][-1].inside, maps[1][-1].inside)
-            self.reusable = config.keep_files or rootfs.can_be_put_back(self._runner.mounts)
+            self.reusable = rootfs.can_be_put_back(
+                self._runner.mounts, keep_files=config.keep_files
+            )
             self.enforced = guarantees.enforced(
                 self._runner, self._groups, own_user=made.ids.separate, host=self._host
             )
@@ -129,6 +132,11 @@ class Box:
     def end(self) -> None:
         """Let it end, without waiting; `close` waits."""
         self.keeper.end()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not been ended, as all are when the interpreter ends."""
+        return self._end.alive
 
     def close(self) -> None:
         """End everything in it; idempotent. In a fork of the grader it does nothing."""
@@ -306,6 +314,7 @@ class Box:
             hearing=wanted.hearing,
             rules=self._rules,
             traced=traced,
+            keyrings=self._allows_keys,
         )
         if ready:
             steps = [*self._ready(program.limits), *steps]

@@ -58,9 +58,10 @@ class Life:
         self._pid = os.getpid()
 
     def __del__(self) -> None:
-        """Warn of one that nobody has closed; its box ends itself."""
-        left = getattr(self, "_box", None) or getattr(self, "_spare", None)
-        if left is not None and self._pid == os.getpid():
+        """End what nobody has closed, as its boxes would, and warn."""
+        boxes = (getattr(self, "_box", None), getattr(self, "_spare", None))
+        if any(box and box.is_open for box in boxes) and self._pid == os.getpid():
+            self.discard()
             message = "a sandbox was not closed: use it in a with statement"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Final
 
 from runner.config import Mount, MountKind, in_order
-from runner.units import MiB
+from runner.units import KiB, MiB
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -82,8 +82,9 @@ def resolver() -> list[Mount]:
 
 
 def kernel_file_systems() -> list[Mount]:
-    """Give /proc and /dev."""
-    return [Mount.proc(), Mount.dev()]
+    """Give /proc and /dev. Of pid 1, the accounts would tell what it has reaped in all runs."""
+    init = Mount.tmpfs("/proc/1", size=KiB * 4, inodes=1, mode=0o555, fresh=False)
+    return [Mount.proc(), dataclasses.replace(init, readonly=True), Mount.dev()]
 
 
 def writable_places() -> list[Mount]:
@@ -94,11 +95,12 @@ def writable_places() -> list[Mount]:
     ]
 
 
-def can_be_put_back(mounts: Sequence[Mount]) -> bool:
+def can_be_put_back(mounts: Sequence[Mount], *, keep_files: bool) -> bool:
     """Tell whether fresh places can be emptied after a run, or all has to be built anew.
 
     Emptying one takes away what is mounted below it; and one below a directory that a program
-    may write to may be somewhere else when the run has ended, and a symlink in its place.
+    may write to may be somewhere else when the run has ended, and a symlink in its place: a
+    proc too, which is remounted. `keep_files`: they are not emptied.
     """
     fresh = tuple(f"{mount.target}/" for mount in mounts if mount.fresh)
     writable = tuple(
@@ -106,7 +108,9 @@ def can_be_put_back(mounts: Sequence[Mount]) -> bool:
         for mount in mounts
         if mount.kind in {MountKind.BIND, MountKind.OVERLAY} and not mount.readonly
     )
-    return not any(
+    if any(m.kind is MountKind.PROC and m.target.startswith(writable) for m in mounts):
+        return False
+    return keep_files or not any(
         mount.target.startswith(fresh)
         or (mount.fresh and mount.target.startswith(writable))
         # What is written there is not found and replaced.
@@ -122,7 +126,7 @@ def beyond_disk_limit(mounts: Sequence[Mount]) -> str | None:
     for mount in mounts:
         if mount.kind in {MountKind.BIND, MountKind.OVERLAY} and not mount.readonly:
             return mount.target
-        if mount.kind is MountKind.TMPFS and not mount.fresh:
+        if mount.kind is MountKind.TMPFS and not mount.fresh and not mount.readonly:
             return mount.target
     return None
 

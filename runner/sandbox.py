@@ -122,6 +122,8 @@ class SandboxBase:
             require=frozenset(require),
             extras=dict(extras),
             keep_files=_keeps_files(fresh, (*(root or ()), *mounts)),
+            allows_keys=not isinstance(policy, str),  # no stock policy does
+            used_again=fresh != "sandbox",
         )
         self._life = Life(config, once=fresh == "sandbox")
         self._work_dir = work_dir

@@ -16,6 +16,7 @@
 #define _GNU_SOURCE
 #include "box.h"
 
+#include "birth.h"
 #include "init.h"
 #include "sys.h"
 
@@ -151,6 +152,7 @@ static int box_build(struct box *box, struct report *report)
         return -1;
     if (!box->places.programs_use_proc)
         close_fd(&box->context.host_proc); /* what is not used cannot lead out */
+    box->places.init = box->init_pid;
     if (box->has_init)
         box->proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC); /* -1: it mounts none */
     return steps_run(&box->plan, PHASE_CLEAN, &box->context);
@@ -187,10 +189,14 @@ int box_start(struct box *box, struct frame *frame, struct report *report,
         box->places.slots[i] = -1;
     box->places.queues_fd = -1;
     box->places.programs_use_proc = false;
+    box->places.net.directory = -1;
+    for (unsigned i = 0; i < TRACES_NET; i++)
+        box->places.net.file[i] = -1;
     box->places.time_namespace = false;
     box->places.clock_shift_ns = 0;
     box->init_pid = -1;
     box->init_pidfd = box->init_socket = box->proc = -1;
+    box->numbers = birth_numbers();
     memset(report, 0, sizeof *report);
     if (plan_decode(&box->plan, box->frame.plan, box->frame.request.plan_bytes,
                     box->frame.fd_count, &reply->step) < 0) {
@@ -344,9 +350,11 @@ void box_end(struct box *box)
     }
     close_slots(&box->places);
     close_fd(&box->places.queues_fd);
+    traces_close(&box->places);
     close_fd(&box->init_pidfd);
     close_fd(&box->init_socket);
     close_fd(&box->proc);
+    close_fd(&box->numbers);
     close_fd(&box->context.host_proc);
     kept_release(&box->kept);
     plan_free(&box->plan);

@@ -22,6 +22,7 @@ struct box {
     unsigned kills_asked; /* INIT_KILLs that init has not answered */
     int proc;             /* the sandbox's /proc, or -1 */
     int children;         /* signalfd of SIGCHLD while we trace what is in it, or -1 */
+    int numbers;          /* sets the next pid in it, see birth.h, or -1 */
     int grader;           /* pidfd of the process that started us, or -1; not the box's own */
     struct wire_reply damage;
     struct kept kept;

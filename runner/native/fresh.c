@@ -17,6 +17,8 @@
 #include <sys/statfs.h>
 #include <sys/xattr.h>
 
+enum { IPC_RUNS = 60 }; /* the kernel numbers up to 63, then begins a new round */
+
 static bool same_time(struct timespec a, struct timespec b)
 {
     return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
@@ -84,6 +86,24 @@ int places_full(const struct plan *plan)
     return full;
 }
 
+/*
+ * Is something as it was the first time? A directory of the kernel's that cannot be mounted
+ * anew, such as that of terminals. arg: number of its mount; string: path.
+ */
+int op_unchanged(const struct step *step, struct context *context)
+{
+    if (!context->places || step->arg[0] < 0 || step->arg[0] >= WIRE_SLOTS_MAX)
+        return -EINVAL;
+    struct fresh *fresh = &context->places->fresh[step->arg[0]];
+    struct stat now;
+    if (stat(step->strings[0], &now) < 0)
+        return -errno;
+    if (fresh->recorded)
+        return untouched(&now, &fresh->when_mounted) ? 0 : -ESTALE;
+    *fresh = (struct fresh){.recorded = true, .when_mounted = now};
+    return 0;
+}
+
 /* Mount the mqueue file system of our IPC namespace, without a place. Linux 5.2. */
 static int open_queues(void)
 {
@@ -107,6 +127,51 @@ static bool sysv_used(void)
     return memory.used_ids || semaphores.semusz || queues.msgpool;
 }
 
+/* Make a System V object of each kind, and none at once again. Their numbers, or -1. */
+static void sysv_next(int number[3])
+{
+    number[0] = shmget(IPC_PRIVATE, 1, 0600 | SHM_NORESERVE);
+    number[1] = semget(IPC_PRIVATE, 1, 0600);
+    number[2] = msgget(IPC_PRIVATE, 0600);
+    (void)shmctl(number[0], IPC_RMID, NULL); /* one that a sysctl forbids to make is -1 */
+    (void)semctl(number[1], 0, IPC_RMID);
+    (void)msgctl(number[2], IPC_RMID, NULL);
+}
+
+/*
+ * Were System V objects made that are gone again? The kernel numbers all that it makes in a
+ * namespace, and tells the next number only to who makes one. So we make one after each run:
+ * unless it comes next to ours of the last time, others were made between the two, or the
+ * numbers have begun anew, as they do now and then.
+ */
+static bool sysv_numbers_used(struct places *places)
+{
+    int now[3];
+    bool used = false;
+    sysv_next(now);
+    for (int i = 0; i < 3; i++) {
+        used = used || now[i] - places->sysv[i].number != places->sysv[i].stride;
+        places->sysv[i].number = now[i];
+    }
+    return used;
+}
+
+/*
+ * Note the first numbers of a new namespace; their stride changed with Linux 5.2. They are
+ * then brought to where they would be in the old one without what was made in it, or they
+ * would tell that there was something.
+ */
+static void sysv_begin(struct places *places)
+{
+    int first[3], second[3];
+    sysv_next(first);
+    sysv_next(second);
+    for (int i = 0; i < 3; i++)
+        places->sysv[i] = (struct sysv_traces){second[i], second[i] - first[i]};
+    for (unsigned runs = 0; runs < places->ipc_runs; runs++)
+        (void)sysv_numbers_used(places);
+}
+
 static bool queues_used(const struct places *places)
 {
     struct stat now;
@@ -114,7 +179,10 @@ static bool queues_used(const struct places *places)
            !untouched(&now, &places->queues.when_mounted);
 }
 
-/* Give the next run an empty IPC namespace: a new one if the old one was used. */
+/*
+ * Give the next run an empty IPC namespace: a new one if the old one was used, and now and
+ * then whatever was done in it, before its numbers begin anew.
+ */
 int op_fresh_ipc(const struct step *step, struct context *context)
 {
     (void)step;
@@ -122,12 +190,16 @@ int op_fresh_ipc(const struct step *step, struct context *context)
     if (!places)
         return -EINVAL;
     if (places->queues.recorded) {
-        if (!sysv_used() && !queues_used(places))
+        bool due = ++places->ipc_runs == IPC_RUNS;
+        if (due)
+            places->ipc_runs = 0;
+        if (!due && !sysv_used() && !queues_used(places) && !sysv_numbers_used(places))
             return 0;
         if (syscall(SYS_unshare, CLONE_NEWIPC) < 0)
             return -errno;
         close_fd(&places->queues_fd);
     }
+    sysv_begin(places);
     places->queues_fd = open_queues();
     places->queues.recorded = true;
     if (places->queues_fd >= 0 && fstat(places->queues_fd, &places->queues.when_mounted) < 0)

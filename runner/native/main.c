@@ -36,6 +36,7 @@ static struct box box = {.init_pid = -1,
                          .init_socket = -1,
                          .proc = -1,
                          .children = -1,
+                         .numbers = -1,
                          .grader = -1};
 
 static void describe(void)

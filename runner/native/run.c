@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "run.h"
 
+#include "birth.h"
 #include "counter.h"
 #include "explain.h"
 #include "ledger.h"
@@ -33,6 +34,7 @@ struct birth {
     const struct plan *plan;
     struct context context;
     bool borrows;
+    int numbers; /* see birth.h */
 };
 
 /*
@@ -56,6 +58,7 @@ static int program_main(void *argument)
 {
     struct birth *birth = argument;
     int error = birth->borrows ? arm_overdue_timer() : 0;
+    birth_count_anew(birth->numbers);
     if (!steps_have(birth->plan, OP_oom_score_adj))
         close_fd(&birth->context.host_proc); /* what is not used cannot lead out */
     if (error < 0)
@@ -75,21 +78,13 @@ static int program_main(void *argument)
  * thread, wait for it, and are not dumpable, and no other process of its uid is
  * alive to look. With a callback before its exec we may not wait: it gets a copy.
  */
-static pid_t start_process(struct birth *birth, int *pidfd)
+static pid_t start_process(struct birth *birth, const struct box *box, int *pidfd)
 {
-    static _Alignas(16) char stack[64 * 1024];
+    birth->numbers = box->numbers;
     unsigned long shared = birth->context.heard ? CLONE_FILES : 0;
-    if (!birth->borrows) {
-        pid_t pid = fork_pidfd(shared, pidfd);
-        if (pid == 0)
-            (void)program_main(birth);
-        return pid;
-    }
-    *pidfd = -1;
-    return (pid_t)sys_result(
-        clone(program_main, stack + sizeof stack,
-              CLONE_VM | CLONE_VFORK | (int)CLONE_PIDFD_FLAG | (int)shared | SIGCHLD, birth,
-              pidfd, NULL, NULL));
+    return birth_give(program_main, birth,
+                      shared | (birth->borrows ? CLONE_VM | CLONE_VFORK : 0), box->has_init,
+                      pidfd);
 }
 
 /* Does the grader, or a tracer of its, have a say before the exec? */
@@ -193,7 +188,7 @@ static int launch(struct watch *watch, const struct frame *frame, const struct p
         };
         watch->traced = steps_have(plan, OP_ptrace_me);
         watch->started_ns = clock_ns(CLOCK_MONOTONIC);
-        watch->program = start_process(&birth, &watch->pidfd);
+        watch->program = start_process(&birth, watch->box, &watch->pidfd);
         if (watch->supervisor)
             watch->supervisor->program = watch->program;
         watch->born_ns = clock_ns(CLOCK_MONOTONIC) - watch->started_ns;

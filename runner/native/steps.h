@@ -7,6 +7,7 @@
 #include "plan.h"
 
 #include <stdatomic.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 
@@ -43,6 +44,27 @@ struct fresh {
     ssize_t attributes; /* bytes of names of extended attributes */
 };
 
+/* The number of a System V object that we have made last, and how far the next is from it. */
+struct sysv_traces {
+    int number;
+    int stride;
+};
+
+/* What a network namespace has counted, and the files that tell; see traces.c. */
+enum { TRACES_NET = 4, TRACES_TEXT = 8192 };
+
+struct net_text {
+    ssize_t size;
+    char bytes[TRACES_TEXT];
+};
+
+struct net_traces {
+    bool recorded;
+    int directory; /* -1 when the files are open */
+    int file[TRACES_NET];
+    struct net_text text[TRACES_NET];
+};
+
 /* What a program's process says to the keeper before its exec. */
 enum sync_word { SYNC_WAITS, SYNC_STOPS, SYNC_SEIZE };
 
@@ -50,8 +72,14 @@ enum sync_word { SYNC_WAITS, SYNC_STOPS, SYNC_SEIZE };
 struct places {
     int slots[WIRE_SLOTS_MAX]; /* detached mounts, -1 where there is none */
     struct fresh fresh[WIRE_SLOTS_MAX];
-    struct fresh queues;    /* POSIX message queues of the IPC namespace … */
-    int queues_fd;          /* … seen through a mount that is nowhere, or -1 */
+    struct fresh queues; /* POSIX message queues of the IPC namespace … */
+    int queues_fd;       /* … seen through a mount that is nowhere, or -1 */
+    struct sysv_traces sysv[3];
+    unsigned ipc_runs; /* since the IPC namespace was made anew because that was due */
+    struct net_traces net;
+    pid_t init; /* as we see it */
+    bool init_recorded;
+    uint64_t init_limits[RLIM_NLIMITS][2];
     bool programs_use_proc; /* the caller's, of `context` */
     bool time_namespace;    /* programs are born in one that is not ours … */
     int64_t clock_shift_ns; /* … and what it adds to CLOCK_MONOTONIC */
@@ -98,6 +126,9 @@ int steps_run(const struct plan *plan, enum phase phase, struct context *context
  * when nobody writes any more.
  */
 int places_full(const struct plan *plan);
+
+/* Close what traces.c has opened. */
+void traces_close(struct places *places);
 
 /* May a step use this slot of detached mounts? */
 bool slot_valid(const struct context *context, int64_t slot);

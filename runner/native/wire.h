@@ -96,11 +96,10 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
 
 /*
  * X(name, payload, strings, fd_args): the operations. Each is one function
- * op_NAME in one of mounts.c, binds.c, paths.c, idmap.c, fresh.c, namespaces.c, hook.c, ids.c,
- * confine.c, landlock.c, fds.c, files.c, process.c, sync.c, supervise.c, decide.c.
- *   payload  NONE, STRINGS (`strings` of them, 0: any number), BLOB, or
- *            STRING_BLOB (strings, then bytes)
- *   fd_args  bit i: arg[i] is an index into the frame's fds, or -1
+ * op_NAME in one of mounts.c, binds.c, paths.c, idmap.c, fresh.c, traces.c, namespaces.c,
+ * hook.c, ids.c, confine.c, landlock.c, fds.c, files.c, process.c, sync.c, supervise.c,
+ * decide.c. payload  NONE, STRINGS (`strings` of them, 0: any number), BLOB, or STRING_BLOB
+ * (strings, then bytes) fd_args  bit i: arg[i] is an index into the frame's fds, or -1
  */
 #define OPS(X)                       \
     X(open_tree, STRINGS, 1, 0)      \
@@ -182,7 +181,11 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
     X(file_in, STRING_BLOB, 2, 1)    \
     X(file_out, STRINGS, 2, 0)       \
     X(file_link, STRINGS, 3, 0)      \
-    X(file_remove, STRINGS, 2, 0)
+    X(file_remove, STRINGS, 2, 0)    \
+    X(quiet_network, NONE, 0, 0)     \
+    X(unchanged, STRINGS, 1, 0)      \
+    X(user_keyrings, NONE, 0, 0)     \
+    X(init_limits, NONE, 0, 0)
 
 /* What may be at a path that a step needs: anything, nothing, or it has to be there. */
 enum target { TARGET_MADE = 0, TARGET_NEW = 1, TARGET_EXISTS = 2 };

@@ -10,6 +10,7 @@ from runner.plan.box import HookFiles, box, clone_flags, with_ids
 from runner.plan.program import candidates, program
 from runner.plan.root import ready_places
 from runner.plan.steps import FD_CLOSED, FD_STDERR_PIPE, FD_STDOUT_PIPE, Op, Phase, Step
+from runner.plan.traces import traces
 
 __all__ = [
     "FD_CLOSED",
@@ -24,5 +25,6 @@ __all__ = [
     "clone_flags",
     "program",
     "ready_places",
+    "traces",
     "with_ids",
 ]

@@ -123,7 +123,8 @@ def kernel_mount(mount: Mount, index: int, target: str) -> Step:
 
 def tmpfs_flags(mount: Mount) -> int:
     """Give the flags; noatime: looking into it must not change it (op keep_fresh compares)."""
-    return _PLAIN | mounting.MS_NOATIME | (0 if mount.executable else mounting.MS_NOEXEC)
+    flags = _PLAIN | mounting.MS_NOATIME | (0 if mount.executable else mounting.MS_NOEXEC)
+    return flags | (mounting.MS_RDONLY if mount.readonly else 0)
 
 
 def tmpfs_data(mount: Mount) -> str:

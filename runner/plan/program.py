@@ -46,6 +46,7 @@ def program(
     rules: Rules | None = None,
     hearing: int = 0,
     traced: bool = False,
+    keyrings: bool = False,
 ) -> list[Step]:
     """Plan one program: from the fork to its exec.
 
@@ -53,7 +54,8 @@ def program(
     i (or an FD_*), `cgroups` the indexes of what it writes "0" to, `exec_file` that of what is
     executed instead of a path, `ruleset` what its Landlock is on this host, `rules` what its
     supervision is. `hearing`: of which calls the keeper hears, but of none of a program that it
-    traces to its end, which is `traced`.
+    traces to its end, which is `traced`. `keyrings`: those of its user are looked at, for what
+    another program has left.
     """
     return [
         *_signals(runner),
@@ -63,7 +65,7 @@ def program(
         *_places(runner, cgroups),
         *_scheduling(runner),
         *_rlimits(runner.rlimits),
-        *_identity(runner),
+        *_identity(runner, keyrings=keyrings),
         *landlock.steps(ruleset),
         *_exec(runner, candidates, len(files), exec_file, rules, hearing=hearing),
     ]
@@ -147,7 +149,7 @@ def _rlimits(rlimits: Iterable[Rlimit]) -> Iterator[Step]:
         yield Step(_PROGRAM, Op.RLIMIT, At.SETRLIMIT, args, item=index, subject=limit.name)
 
 
-def _identity(runner: Runner) -> Iterator[Step]:
+def _identity(runner: Runner, *, keyrings: bool) -> Iterator[Step]:
     """Change the ids, then give up what they allowed."""
     capabilities = runner.capabilities
     if capabilities is None and runner.securebits is not None:
@@ -157,6 +159,8 @@ def _identity(runner: Runner) -> Iterator[Step]:
         if capabilities is not None:
             yield Step(_PROGRAM, Op.KEEP_CAPS, At.KEEP_CAPABILITY)
         yield from _ids(runner)
+    if keyrings:
+        yield Step(_PROGRAM, Op.USER_KEYRINGS, At.KEYRING)
     yield Step(_PROGRAM, Op.PARENT_DEATH, At.PARENT_DEATH, (int(signal.SIGKILL),))
     yield from _capabilities(runner)
     if runner.no_new_privs or runner.seccomp or runner.landlock or runner.supervision:

@@ -100,6 +100,10 @@ class Op(enum.IntEnum):
     FILE_OUT = 77
     FILE_LINK = 78
     FILE_REMOVE = 79
+    QUIET_NETWORK = 80
+    UNCHANGED = 81
+    USER_KEYRINGS = 82
+    INIT_LIMITS = 83
 
 
 class Phase(enum.IntEnum):

@@ -67,6 +67,10 @@ class FakeBox:
     def close(self) -> None:
         self.closed = True
 
+    @property
+    def is_open(self) -> bool:
+        return not self.closed
+
 
 class FakeBlueprint:
     is_current = True

@@ -53,6 +53,7 @@ PAYLOADS: dict[Op, tuple[str, int]] = {
     Op.EXEC: ("STRINGS", 0),
     Op.LANDLOCK_PATH: ("STRINGS", 1),
     Op.RULE_PATH: ("STRINGS", 1),
+    Op.UNCHANGED: ("STRINGS", 1),
 }
 NO_PAYLOAD = ("NONE", 0)
 FD_ARGS = {

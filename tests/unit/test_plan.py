@@ -702,6 +702,7 @@ def test_proc_and_dev_have_their_flags() -> None:
     hidden = MS_NOSUID | MS_NOEXEC
     assert flags == {
         ("/proc", hidden | MS_NODEV | MS_RDONLY),
+        ("/proc/1", MS_NOSUID | MS_NODEV | MS_NOATIME | MS_RDONLY),
         ("/dev", hidden),
         ("/dev", hidden | MS_REMOUNT | MS_BIND | MS_RDONLY),
     }

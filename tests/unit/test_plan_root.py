@@ -382,17 +382,25 @@ def test_is_within_looks_at_whole_words(path: str, directory: str, within: bool)
 
 def test_sandbox_is_built_anew_where_a_run_could_leave_something() -> None:
     kept = rootfs.default_root(())
-    assert rootfs.can_be_put_back(kept)
-    assert rootfs.can_be_put_back([*kept, Mount.overlay("/o", lower=["/l"])])
+
+    def can_be_put_back(mounts: list[Mount], *, keep_files: bool = False) -> bool:
+        return rootfs.can_be_put_back(mounts, keep_files=keep_files)
+
+    assert can_be_put_back(kept)
+    assert can_be_put_back([*kept, Mount.overlay("/o", lower=["/l"])])
     for mount in (
         Mount.overlay("/o", lower=["/l"], ephemeral=True),
         Mount.mqueue(),
         Mount.dev(readonly=False),
     ):
-        assert not rootfs.can_be_put_back([*kept, mount])
+        assert not can_be_put_back([*kept, mount])
     upper = overlay()
-    assert rootfs.can_be_put_back([*kept, upper])
-    assert not rootfs.can_be_put_back([*kept, upper, Mount.tmpfs("/o/t")])
+    assert can_be_put_back([*kept, upper])
+    assert not can_be_put_back([*kept, upper, Mount.tmpfs("/o/t")])
     for devices in (False, True):
         writable = Mount.bind("/w", readonly=False, devices=devices)
-        assert not rootfs.can_be_put_back([*kept, writable, Mount.tmpfs("/w/a/t")])
+        assert not can_be_put_back([*kept, writable, Mount.tmpfs("/w/a/t")])
+        assert can_be_put_back([*kept, writable, Mount.tmpfs("/w/a/t")], keep_files=True)
+        for keep_files in (False, True):
+            proc = [*kept, writable, Mount.proc("/w/a/proc")]
+            assert not can_be_put_back(proc, keep_files=keep_files)

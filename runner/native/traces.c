@@ -1,0 +1,169 @@
+/*
+ * What a run may have left where nothing can be put back: it is looked at, and where
+ * it is not as it was, the step fails with ESTALE. The sandbox is then damaged, and
+ * the next program is started in a new one.
+ */
+#define _GNU_SOURCE
+#include "steps.h"
+#include "sys.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/resource.h>
+
+enum { GC_TRIES = 50 }; /* a ms apart */
+
+/* keyctl(2) */
+enum {
+    KEYCTL_DESCRIBE_OP = 6,
+    KEYCTL_READ_OP = 11,
+    KEYCTL_SET_TIMEOUT_OP = 15,
+    KEYCTL_GET_PERSISTENT_OP = 22,
+    KEY_OF_THREAD = -1,
+    KEY_OF_USER = -4,
+    KEY_OF_USER_SESSION = -5,
+};
+
+/*
+ * Of the network namespace: how many sockets there are, and what was counted since it
+ * was made, by protocol. A program without any network still counts what it sends:
+ * OutNoRoutes. netstat is long, and stands still as long as nothing can be sent.
+ */
+static const char *const counters[TRACES_NET] = {"sockstat", "snmp", "snmp6", "netstat"};
+
+/* Through the directory of our own process, which shows the namespace that we are in. */
+static int open_counters(struct net_traces *net, bool all)
+{
+    for (int i = 0; i < TRACES_NET; i++) {
+        net->file[i] = -1;
+        if (!all && i == TRACES_NET - 1)
+            continue;
+        net->file[i] = openat(net->directory, counters[i], O_RDONLY | O_CLOEXEC);
+        if (net->file[i] < 0 && errno != ENOENT) /* snmp6: a kernel without IPv6 */
+            return -errno;
+    }
+    close_fd(&net->directory);
+    return 0;
+}
+
+/* The first line of sockstat is of the namespace, and the others of the whole host. */
+static int read_counters(int file, bool first_line, struct net_text *text)
+{
+    text->size = 0;
+    if (file < 0)
+        return 0;
+    text->size = pread(file, text->bytes, sizeof text->bytes, 0);
+    if (text->size < 0)
+        return -errno;
+    const char *end = first_line ? memchr(text->bytes, '\n', (size_t)text->size) : NULL;
+    if (end)
+        text->size = end - text->bytes;
+    return 0;
+}
+
+/*
+ * A socket that only a message in itself holds, or io_uring's, is freed by a worker of
+ * the kernel's, a little after the process that had it has ended.
+ */
+static int compare_counters(const struct net_traces *net, int i)
+{
+    static struct net_text now;
+    const struct timespec pause = timespec_of(MS_NS);
+    for (int tries = 0; tries < (i == 0 ? GC_TRIES : 1); tries++) {
+        int error = read_counters(net->file[i], i == 0, &now);
+        if (error < 0)
+            return error;
+        if (now.size == net->text[i].size &&
+            memcmp(now.bytes, net->text[i].bytes, (size_t)now.size) == 0)
+            return 0;
+        if (i == 0)
+            (void)nanosleep(&pause, NULL);
+    }
+    return -ESTALE;
+}
+
+/*
+ * arg: 0 in EARLY, to open the caller's /proc while it is there; 1 where nothing can be
+ * sent, 2 where something can, on a loopback device.
+ */
+int op_quiet_network(const struct step *step, struct context *context)
+{
+    if (!context->places)
+        return -EINVAL;
+    struct net_traces *net = &context->places->net;
+    if (step->arg[0] == 0) {
+        net->directory = open("/proc/self/net", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        return net->directory < 0 ? -errno : 0;
+    }
+    int error = net->directory < 0 ? 0 : open_counters(net, step->arg[0] == 2);
+    for (int i = 0; error == 0 && i < TRACES_NET; i++) {
+        error = net->recorded ? compare_counters(net, i)
+                              : read_counters(net->file[i], i == 0, &net->text[i]);
+    }
+    net->recorded = true;
+    return error;
+}
+
+/*
+ * The limits of pid 1, which a program with its uid may set (prlimit(2)); how it is
+ * scheduled it may not, for pid 1 has capabilities.
+ */
+int op_init_limits(const struct step *step, struct context *context)
+{
+    struct places *places = context->places;
+    (void)step;
+    for (unsigned i = 0; i < RLIM_NLIMITS; i++) {
+        uint64_t now[2];
+        if (!places || syscall(SYS_prlimit64, places->init, i, NULL, now) < 0)
+            return places ? -errno : -EINVAL;
+        if (places->init_recorded && memcmp(now, places->init_limits[i], sizeof now) != 0)
+            return -ESTALE;
+        memcpy(places->init_limits[i], now, sizeof now);
+    }
+    places->init_recorded = true;
+    return 0;
+}
+
+/*
+ * The keyrings of a user are those of its id in its user namespace, whatever processes there
+ * are (keyrings(7)). Looking makes them. They are to hold nothing, but for the one that is
+ * linked to the other, and to have their first permissions; a time-out is taken away.
+ */
+static int look_at_keyring(int ring, long bytes)
+{
+    static const char first[] = "1f3f0000";
+    char text[64] = "";
+    long error = sys_result(syscall(SYS_keyctl, KEYCTL_SET_TIMEOUT_OP, ring, 0));
+    if (error == -ENOSYS)
+        return 0; /* a kernel without keys */
+    if (error == 0)
+        error = sys_result(syscall(SYS_keyctl, KEYCTL_DESCRIBE_OP, ring, text, sizeof text));
+    if (error >= 0)
+        error = sys_result(syscall(SYS_keyctl, KEYCTL_READ_OP, ring, NULL, 0));
+    if (error < 0)
+        return error == -ENOMEM || error == -EDQUOT ? (int)error : -ESTALE; /* it is locked */
+    return error == bytes && strstr(text, first) ? 0 : -ESTALE;
+}
+
+/* In the program's process, when it has the program's id. Its thread's keyring ends at exec. */
+int op_user_keyrings(const struct step *step, struct context *context)
+{
+    (void)step;
+    (void)context;
+    int error = look_at_keyring(KEY_OF_USER, 0);
+    if (error == 0)
+        error = look_at_keyring(KEY_OF_USER_SESSION, sizeof(int32_t));
+    if (error < 0)
+        return error;
+    long kept = sys_result(syscall(SYS_keyctl, KEYCTL_GET_PERSISTENT_OP, -1, KEY_OF_THREAD));
+    if (kept < 0)
+        return kept == -EOPNOTSUPP || kept == -ENOSYS ? 0 : -ESTALE;
+    return sys_result(syscall(SYS_keyctl, KEYCTL_READ_OP, kept, NULL, 0)) == 0 ? 0 : -ESTALE;
+}
+
+void traces_close(struct places *places)
+{
+    close_fd(&places->net.directory);
+    for (int i = 0; i < TRACES_NET; i++)
+        close_fd(&places->net.file[i]);
+}
