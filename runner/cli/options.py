@@ -180,7 +180,7 @@ OPTIONS: Final = (
            "its network: none, this host's own, or one by pasta that reaches the outside"),
     Option(_I, "share_net", ("--share-net",), "", None,
            "the same as --net host"),
-    Option(_I, "policy", ("--policy",), "NAME|FILE", values.file_name,
+    Option(_I, "policy", ("--seccomp", "--policy"), "NAME|FILE", values.file_name,
            "which system calls it may make: a stock policy by name, or a file, written with a "
            "slash: of rules, or, if it ends in .json, an OCI profile"),
     Option(_I, "no_seccomp", ("--no-seccomp",), "", None,

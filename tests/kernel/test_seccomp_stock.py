@@ -264,3 +264,19 @@ def test_program_under_strict_that_execs_itself_dies(calls: Path, tmp_path: Path
             assert sandbox.run(words).status is Status.DISALLOWED_SYSCALL
     with confined("default", tmp_path) as sandbox:
         assert sandbox.run(["/calls/again"]).exit_code == 42
+
+
+def test_register_of_the_secret_is_clear_in_the_program(tmp_path: Path) -> None:
+    if ARCH != "x86_64":
+        pytest.skip("x86_64")
+    # The secret was in r9. No register has it; rsp is the program's own.
+    others = ["rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", *(f"r{n}" for n in range(10, 16))]
+    code = [".globl _start", "_start:", *(f"or %{other}, %r9" for other in others)]
+    code += ["xor %edi, %edi", "test %r9, %r9", "setnz %dil", "mov $231, %eax", "syscall"]
+    (tmp_path / "a.s").write_text("\n".join([*code, ""]))
+    command = ["gcc", "-nostdlib", "-static", "-o", tmp_path / "a", tmp_path / "a.s"]
+    subprocess.run(command, check=True)
+    tmp_path.chmod(0o755)
+    with confined("strict", tmp_path) as sandbox:
+        result = sandbox.run(["/calls/a"])
+    assert (result.status, result.exit_code) == (Status.OK, 0)
