@@ -102,6 +102,16 @@ def test_limit_that_ends_a_program_leaves_its_memory_to_be_seen(sandbox: Sandbox
     assert result.exit_sizes("status")["RssAnon"] >= TOUCHED
 
 
+@pytest.mark.cgroup
+def test_program_that_the_kernel_kills_for_its_memory_tells_it(sandbox: Sandbox) -> None:
+    args = ["/usr/bin/python3", "-S", "-c", "bytearray(b'x') * (1 << 30)"]
+    limits = Limits(memory=64 * MiB, wall_time=20)
+    result = sandbox.run(args, limits=limits, measure=["status"])
+    assert (result.status, result.signal) == (Status.MEMORY_LIMIT, 9)
+    assert result.vm_hwm_bytes is not None
+    assert 48 * MiB <= result.vm_hwm_bytes <= 80 * MiB
+
+
 def test_file_longer_than_a_mebibyte_is_cut(sandbox: Sandbox) -> None:
     script = (
         "import mmap, os\n"

@@ -162,6 +162,9 @@ def test_program_that_shares_its_cpu_has_waited_for_it_and_is_suspect() -> None:
     # It was either on the CPU or waiting for it, but for what its start takes.
     assert noise.ready_ns == pytest.approx(result.wall_ns - result.cpu_ns, rel=0.2)
     assert noise.ready_ns > 50_000_000
+    # No turn on a CPU that others want is as long as 40 ms.
+    assert result.context_switches_involuntary is not None
+    assert result.context_switches_involuntary >= 5
     assert noise.migrations is not None
     assert noise.migrations <= 2  # to the only CPU that it may use
     assert f"it waited {noise.ready_ns / 1e6:.1f} ms for a CPU" in noise.suspect
