@@ -173,19 +173,30 @@ def _unreachable(rules: Sequence[Rule]) -> Iterator[str]:
 
 
 def _dead(rules: Sequence[Rule], arch: str) -> Iterator[tuple[tuple[int, str], str]]:
-    """Find those of an architecture, but for what an including policy overrides."""
+    """Find those of an architecture, but for what an including policy overrides.
+
+    Of policies included side by side the first may close what another opens, and both say the
+    same; not open what another closes.
+    """
     deciders: dict[str, list[Rule]] = {}
     for index, rule in enumerate(rules):
         if rule.arch not in {None, arch}:
             continue
         for name in rule.names:
             before = deciders.setdefault(name, [])
-            depth = len(rule.origin)
-            beside = [other for other in before if other.origin[:depth] == rule.origin]
-            why = unreachable(rule, beside)
+            why = unreachable(rule, [other for other in before if _counts(other, rule)])
             if why:
                 yield (index, name), why
             before.append(rule)
+
+
+def _counts(other: Rule, rule: Rule) -> bool:
+    """Tell whether it is a mistake if `other` leaves nothing to a later `rule`."""
+    if other.origin[: len(rule.origin)] == rule.origin:
+        return True  # of the same policy, or one that it includes
+    if rule.origin[: len(other.origin)] == other.origin:
+        return False  # what includes it overrides it
+    return other.action.openness > rule.action.openness
 
 
 def _action(words: list[str]) -> tuple[Action, list[str]]:

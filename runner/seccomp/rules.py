@@ -40,6 +40,11 @@ class Action:
         """Give the 32 bits that the filter returns."""
         return self.verb | self.data
 
+    @property
+    def openness(self) -> int:
+        """Order actions as the kernel orders the answers of several filters: least first."""
+        return self.verb - 2**32 if self.verb >= 2**31 else int(self.verb)
+
     def __str__(self) -> str:
         """Give it as a policy writes it."""
         verb = self.verb.name.lower()

@@ -55,15 +55,18 @@ def test_file_named_as_a_stock_policy_can_include_that_one(tmp_path: Path) -> No
     assert load(write(tmp_path, default="include default")) == load("default")
 
 
-def test_each_preset_comes_before_the_default_policy_without_a_fault(
-    kept: Path, tmp_path: Path
+@pytest.mark.usefixtures("kept")
+def test_presets_that_close_come_before_the_default_policy_alone_and_together(
+    tmp_path: Path,
 ) -> None:
     presets = [name for name, _ in files.directory_of(files.PRESETS)]
-    assert "no-namespaces" in presets
-    for preset in presets:
+    closing = [name for name in presets if name.startswith(("no-", "only-"))]
+    assert set(presets) - set(closing) == {name for name in presets if name[:6] == "allow-"}
+    for preset in closing:
         load(write(tmp_path, mine=f"include {preset}\ninclude default"))
-    every = "\n".join(f"include {name}" for name in sorted(presets, reverse=True))
-    load(write(tmp_path, mine=f"default kill\n{every}"))
+    for order in (closing, closing[::-1]):
+        every = [f"include {name}" for name in [*order, *sorted(set(presets) - set(closing))]]
+        load(write(tmp_path, mine="\n".join(["default kill", *every])))
 
 
 def test_each_preset_and_policy_says_what_it_is_for() -> None:

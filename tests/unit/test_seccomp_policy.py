@@ -322,6 +322,30 @@ def test_two_included_policies_may_say_the_same() -> None:
     assert len(policy.rules) == 2
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [("allow", "errno EPERM"), ("errno EPERM", "kill"), ("log", "trap")]
+)
+def test_included_policy_that_closes_what_one_before_it_opens_is_an_error(
+    first: str, second: str
+) -> None:
+    opens, closes = f"{first} read write", f"{second} read if int0 == 1\n{second} mount"
+    assert faults("default allow\ninclude a\ninclude b", a=opens, b=closes) == [
+        "b:1: can never apply to 'read': line a:1 already decides it"
+    ]
+    assert len(parse("default allow\ninclude b\ninclude a", a=opens, b=closes).rules) == 3
+    text = f"default allow\n{first} read\ninclude b"  # what is written before an include
+    assert len(parse(text, b=closes).rules) == 3
+
+
+def test_presets_after_what_they_should_close_are_an_error() -> None:
+    texts = files.stock_texts()
+    found = faults("include default\ninclude no-exec", **texts)
+    assert found == [
+        f"no-exec:3: can never apply to {name!r}: line allow-processes:4 already decides it"
+        for name in ("execve", "execveat")
+    ]
+
+
 def test_included_policies_that_differ_in_their_default_are_refused() -> None:
     assert faults("include a\ninclude b", a="default kill", b="default allow") == [
         "test: the policies that it includes differ in their 'default': write its own"
