@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from runner import measure, plan, resolve, sources, wire
 from runner.config import Limits
+from runner.config.checks import refuse
 from runner.errors import ChildError, ProtocolError
 from runner.helper import START_TIMEOUT_S, Keeper
 from runner.host import detect
@@ -146,6 +147,7 @@ def start(
 def _start(
     runner: Runner, path: str | None, name: str, *, sealed: bool, old_mounts: bool
 ) -> Process:
+    _check(runner)
     host = detect()
     with contextlib.ExitStack() as opened:
         sent = resolve.gather(runner, opened)
@@ -173,6 +175,11 @@ def _start(
         except BaseException:
             keeper.close()
             raise
+
+
+def _check(runner: Runner) -> None:
+    if runner.supervision is not None and runner.supervision.by != "ptrace":
+        refuse("Runner.supervision", runner.supervision.by, "in a Sandbox alone: give ptrace")
 
 
 def _start_program(keeper: Keeper, runner: Runner, path: str | None) -> Process:

@@ -10,8 +10,9 @@ import errno
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from runner.config.supervision import KILL
+from runner.config.supervision import KILL, NOTIFY
 from runner.errors import ConfigError
+from runner.seccomp.start import START
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,6 +37,7 @@ class Use(enum.IntEnum):
     WRITE = 2
     OPEN = 3  # by its flags
     OPENAT2 = 4  # by the flags in struct open_how
+    CREAT = 5
 
 
 class Follow(enum.IntEnum):
@@ -89,7 +91,7 @@ PATHS: Final[Mapping[str, tuple[Path, ...]]] = {
     "open": (Path(0, Use.OPEN, flags=1),),
     "openat": (Path(1, Use.OPEN, 0, 2),),
     "openat2": (Path(1, Use.OPENAT2, 0, 2),),
-    "creat": (Path(0, _W),),
+    "creat": (Path(0, Use.CREAT),),
     "truncate": (Path(0, _W),),
     "unlink": (Path(0, _W, follow=_NO),),
     "unlinkat": (Path(1, _W, 0, follow=_NO),),
@@ -157,6 +159,8 @@ class Rules(NamedTuple):
     calls: tuple[CallRule, ...]
     paths: tuple[tuple[PathSet, Match, str], ...]
     refuse: int  # the errno, or 0: it ends the run
+    by_notice: bool  # to the filter's listener, and not to a tracer
+    execs: frozenset[int]  # by which the program itself is started
 
     @property
     def numbers(self) -> frozenset[int]:
@@ -189,8 +193,9 @@ def rules(wanted: Supervision, numbers: Mapping[str, int], arch: int) -> Rules:
         for path_set in PathSet
         for pattern in getattr(wanted, path_set.name.lower()) or ()
     )
+    execs = (numbers[name] for name in ("execve", "execveat") if name in numbers)
     refused = 0 if wanted.refuse == KILL else _errno(wanted.refuse)
-    return Rules(arch, tuple(calls), patterns, refused)
+    return Rules(arch, tuple(calls), patterns, refused, wanted.by == NOTIFY, frozenset(execs))
 
 
 def _rule(number: int, rule: str | int) -> CallRule:
@@ -218,31 +223,35 @@ def _pattern(text: str) -> tuple[Match, str]:
 # Classic BPF as seccomp(2) takes it: code, jump if true, jump if false, value.
 _INSTRUCTION: Final = struct.Struct("<HBBI")
 _LOAD, _JUMP, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x05, 0x15, 0x35, 0x06
-_NUMBER_AT, _ARCH_AT = 0, 4  # in struct seccomp_data
-_ALLOW, _TRACE, _KILL_PROCESS, _KILL_THREAD = 0x7FFF_0000, 0x7FF0_0000, 0x8000_0000, 0
+_NUMBER_AT, _ARCH_AT, _SIXTH_AT = 0, 4, 56  # in struct seccomp_data, little-endian
+_ALLOW, _TRACE, _NOTIFY = 0x7FFF_0000, 0x7FF0_0000, 0x7FC0_0000
+_KILL_PROCESS, _KILL_THREAD = 0x8000_0000, 0
 _KILLS: Final = frozenset({(_RETURN, 0, 0, _KILL_PROCESS), (_RETURN, 0, 0, _KILL_THREAD)})
 _X32: Final = 0x4000_0000
 # What a stop has with it: whether a rule or the policy is why.
 BY_RULE, BY_POLICY = 0, 1
 
+_Code = tuple[int, int, int, int]
+
 
 def stopping(policy: bytes, wanted: Rules) -> bytes:
     """Give a filter with the policy's decisions, where what it allows stops if it has a rule.
 
-    What it kills for stops too, so that the keeper can say which call it was. Without a policy,
-    calls of another architecture, which have no rules, end the program.
+    What it kills for stops for a tracer too, so that the keeper can say which call it was; the
+    listener does so by itself. Without a policy, calls of another architecture, which have no
+    rules, end the program. Our own exec does not stop: it has the secret of seccomp/start.py.
     """
     code = [_INSTRUCTION.unpack_from(policy, at) for at in range(0, len(policy), 8)]
     code = code or list(_own_calls_only(wanted.arch))
     for place, instruction in enumerate(code):
         if instruction == (_RETURN, 0, 0, _ALLOW):
             code[place] = (_JUMP, 0, 0, len(code) - place - 1)
-        elif instruction in _KILLS:
+        elif instruction in _KILLS and not wanted.by_notice:
             code[place] = (_RETURN, 0, 0, _TRACE | BY_POLICY)
-    return b"".join(_INSTRUCTION.pack(*each) for each in (*code, *_tail(wanted.numbers)))
+    return b"".join(_INSTRUCTION.pack(*each) for each in (*code, *_tail(wanted)))
 
 
-def _own_calls_only(arch: int) -> Iterator[tuple[int, int, int, int]]:
+def _own_calls_only(arch: int) -> Iterator[_Code]:
     yield (_LOAD, 0, 0, _ARCH_AT)
     yield (_IF_EQUAL, 1, 0, arch)
     yield (_RETURN, 0, 0, _KILL_PROCESS)
@@ -252,10 +261,19 @@ def _own_calls_only(arch: int) -> Iterator[tuple[int, int, int, int]]:
     yield (_RETURN, 0, 0, _ALLOW)
 
 
-def _tail(numbers: frozenset[int]) -> Iterator[tuple[int, int, int, int]]:
-    """Stop these. A jump goes 255 far at most: each number has its own way out."""
+def _tail(wanted: Rules) -> Iterator[_Code]:
+    """Stop the calls that have rules. A jump goes 255 far: each has its own way out."""
+    stop = _NOTIFY if wanted.by_notice else _TRACE | BY_RULE
+    low, high = START & 0xFFFF_FFFF, START >> 32
     yield (_LOAD, 0, 0, _NUMBER_AT)
-    for number in sorted(numbers):
-        yield (_IF_EQUAL, 0, 1, number)
-        yield (_RETURN, 0, 0, _TRACE | BY_RULE)
+    for number in sorted(wanted.numbers):
+        own = number in wanted.execs
+        yield (_IF_EQUAL, 0, 6 if own else 1, number)
+        if own:
+            yield (_LOAD, 0, 0, _SIXTH_AT)
+            yield (_IF_EQUAL, 0, 3, low)
+            yield (_LOAD, 0, 0, _SIXTH_AT + 4)
+            yield (_IF_EQUAL, 0, 1, high)
+            yield (_RETURN, 0, 0, _ALLOW)
+        yield (_RETURN, 0, 0, stop)
     yield (_RETURN, 0, 0, _ALLOW)

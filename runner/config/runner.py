@@ -169,10 +169,22 @@ class Runner:
         stops = [n for n in ("stop_before_exec", "stop_before_seccomp") if getattr(self, n)]
         if self.sync_func is not None and stops:
             refuse("Runner.sync_func", stops[0], "with a sync_func, it is that which waits")
-        if self.supervision is not None and (self.ptrace or self.stop_before_seccomp):
-            refuse("Runner.supervision", "ptrace", "a process has one tracer: give one of them")
+        if self.supervision is not None:
+            self._check_supervision(self.supervision)
         if self.ptrace and self.stop_before_exec:
             refuse("Runner.ptrace", "stop_before_exec", "ptrace stops it too: give one of them")
+
+    def _check_supervision(self, wanted: Supervision) -> None:
+        if self.ptrace or self.stop_before_seccomp:
+            refuse("Runner.supervision", "ptrace", "a process has one tracer: give one of them")
+        if wanted.by == "ptrace":
+            return
+        # The listener comes to the keeper through fds that the two share up to the exec.
+        for name in ("sync_func", "stop_before_exec", "oom_score_adj", "time_offsets"):
+            if getattr(self, name) not in {None, False}:
+                refuse(
+                    f"Runner.{name}", getattr(self, name), 'not with supervision by "notify"'
+                )
 
     def _check_namespaces(self) -> None:
         for name in ("host_name", "domain_name"):

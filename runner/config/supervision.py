@@ -10,8 +10,10 @@ from typing import Final
 from runner.config.checks import check_bytes, refuse
 
 _SETS: Final = ("stat", "read", "write", "ban")
+_NEEDED: Final = frozenset({"exit_group"})
 _MOST_COUNTED: Final = 2**31
 KILL: Final = "kill"
+PTRACE, NOTIFY = "ptrace", "notify"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,9 @@ class Supervision:
               directory and all below. None in all three: paths are not supervised
     ban       paths that are refused with EACCES where `refuse` would end the run
     refuse    what becomes of a path in no set: "kill", or an errno
+    by        "ptrace": the keeper is the tracer; "notify": it hears the filter's notices
+              (Linux 5.14; in a `Sandbox` alone), opens what is granted itself and hands over
+              the fd, so that nothing can be changed in between. The program may be stopped then
 
     A path is meant as the program sees it, when all symlinks are followed; its own directory of
     /proc is /proc/self. What leads through /proc to fds, memory, other processes or out of the
@@ -40,6 +45,7 @@ class Supervision:
     write: Collection[str] | None = None
     ban: Collection[str] = ()
     refuse: str = KILL
+    by: str = PTRACE
 
     def __post_init__(self) -> None:
         for name, rule in self.calls.items():
@@ -53,6 +59,12 @@ class Supervision:
         if self.refuse != KILL and not is_errno(self.refuse):
             refuse(
                 "Supervision.refuse", self.refuse, 'give "kill", or an errno such as "EACCES"'
+            )
+        if self.by not in {PTRACE, NOTIFY}:
+            refuse("Supervision.by", self.by, 'give "ptrace" or "notify"')
+        if self.by == NOTIFY and not _NEEDED.isdisjoint(self.calls):
+            refuse(
+                "Supervision.calls", sorted(_NEEDED), "by notify, the start itself makes them"
             )
         if not self.calls and not self.has_paths:
             refuse("Supervision", self, "it supervises nothing: give calls or paths")

@@ -89,7 +89,7 @@ int op_seccomp(const struct step *step, struct context *context)
     }
     if (listener >= 0)
         return 0;
-    if (step->arg[1] > HEAR_KILLS)
+    if (step->arg[1] > HEAR_KILLS || (context->heard && filter_asks(&context->heard->filter)))
         return listener;
     return (int)sys_result(
         syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER_OP, (unsigned)step->arg[0], &program));

@@ -31,7 +31,7 @@ int op_rule_path(const struct step *step, struct context *context)
     return 0;
 }
 
-/* arg: the errno with which a path in no set is refused, or 0: it ends the run. */
+/* arg: the errno with which a path in no set is refused, or 0: it ends the run; by notice? */
 int op_rule_refuse(const struct step *step, struct context *context)
 {
     (void)step;
@@ -52,6 +52,14 @@ void rules_init(struct rules *rules, const struct plan *plan, int proc)
 bool rules_present(const struct plan *plan)
 {
     return steps_have(plan, OP_rule_refuse);
+}
+
+bool rules_by_notice(const struct plan *plan)
+{
+    for (unsigned i = 0; i < plan->count; i++)
+        if (plan->steps[i].op == OP_rule_refuse)
+            return plan->steps[i].arg[1];
+    return false;
 }
 
 static bool matches(const struct step *step, const char *path)
@@ -108,33 +116,38 @@ static enum path_set set_of_open(uint64_t flags)
 
 struct question {
     enum path_set set;
-    uint64_t flags;
+    uint64_t flags, mode;
     bool open;
 };
+
+/* struct open_how: what cannot be read is taken for writing. Read once, and used as read. */
+static void read_how(pid_t tid, uint64_t address, struct question *question)
+{
+    uint64_t how[3];
+    if (tracee_read(tid, address, how, sizeof how) < 0)
+        how[0] = O_WRONLY, how[1] = how[2] = 0;
+    question->flags = how[0];
+    question->mode = how[1];
+}
 
 static struct question question_of(const struct step *step, pid_t tid, const struct call *call)
 {
     unsigned at = field(step, FIELD_FLAGS);
+    enum path_use use = field(step, FIELD_USE);
     struct question question = {.set = SET_STAT, .flags = at ? argument(call, at - 1) : 0};
-    switch (field(step, FIELD_USE)) {
-    case USE_READ:
-        question.set = SET_READ;
-        break;
-    case USE_WRITE:
-        question.set = SET_WRITE;
-        break;
-    case USE_OPENAT2:
-        /* struct open_how begins with the flags; what cannot be read is taken for writing. */
-        if (tracee_read(tid, question.flags, &question.flags, sizeof(uint64_t)) < 0)
-            question.flags = O_WRONLY;
-        /* fall through */
-    case USE_OPEN:
-        question.set = set_of_open(question.flags);
-        question.open = true;
-        break;
-    default:
-        break;
-    }
+    if (use == USE_READ || use == USE_WRITE)
+        question.set = use == USE_READ ? SET_READ : SET_WRITE;
+    if (use < USE_OPEN)
+        return question;
+    question.open = true;
+    if (use == USE_CREAT) {
+        question.flags = O_CREAT | O_WRONLY | O_TRUNC;
+        question.mode = argument(call, 1);
+    } else if (use == USE_OPENAT2)
+        read_how(tid, question.flags, &question);
+    else
+        question.mode = argument(call, at);
+    question.set = set_of_open(question.flags);
     return question;
 }
 
@@ -164,8 +177,8 @@ static struct decision decide_path(struct rules *rules, const struct step *step,
                                    const struct call *call)
 {
     struct tracee_path *path = &rules->path;
-    const struct decision allow = {.verdict = VERDICT_ALLOW};
     const struct question question = question_of(step, tid, call);
+    struct decision allow = {.verdict = VERDICT_ALLOW};
     unsigned directory = field(step, FIELD_DIRECTORY);
     uint64_t address = argument(call, field(step, FIELD_PATH));
     path->directory = directory ? (int)argument(call, directory - 1) : AT_FDCWD;
@@ -175,21 +188,23 @@ static struct decision decide_path(struct rules *rules, const struct step *step,
     int error = tracee_text(tid, address, path->name, sizeof path->name);
     if (error < 0)
         return errno_of(-error);
-    if (path->name[0] == 0) /* what is open was decided, or given; else it is ENOENT */
-        return allow;
+    if (path->name[0] == 0) /* what is open was decided, or given */
+        return question.open ? errno_of(ENOENT) : allow;
     error = tracee_find(rules->proc, tid, path);
     if (error < 0)
         return errno_of(-error);
+    if (question.open)
+        allow.opening = (struct opening){path, question.flags, question.mode};
     if (tracee_path_standard(path->found))
         return allow;
     if (!tracee_path_dangerous(path->found)) {
         if (in_set(rules, question.set, path->found))
             return allow;
         if (in_set(rules, SET_BAN, path->found))
-            return (struct decision){VERDICT_ERRNO, EACCES, path};
+            return (struct decision){.verdict = VERDICT_ERRNO, .error = EACCES, .path = path};
     }
     enum verdict verdict = rules->refuse_error ? VERDICT_ERRNO : VERDICT_KILL;
-    return (struct decision){verdict, rules->refuse_error, path};
+    return (struct decision){.verdict = verdict, .error = rules->refuse_error, .path = path};
 }
 
 static struct decision decide_one(struct rules *rules, unsigned at, pid_t tid,

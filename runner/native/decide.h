@@ -11,7 +11,7 @@
 enum rule_kind { RULE_ERRNO, RULE_KILL, RULE_COUNT, RULE_PATH };
 
 /* What is done with a path: decides which set it has to be in. */
-enum path_use { USE_STAT, USE_READ, USE_WRITE, USE_OPEN, USE_OPENAT2 };
+enum path_use { USE_STAT, USE_READ, USE_WRITE, USE_OPEN, USE_OPENAT2, USE_CREAT };
 
 /* When a symlink at the end of a path is followed. */
 enum path_follow {
@@ -26,10 +26,17 @@ enum path_match { MATCH_EXACT, MATCH_CHILDREN, MATCH_BELOW };
 
 enum verdict { VERDICT_ALLOW, VERDICT_ERRNO, VERDICT_KILL };
 
+/* An open that was decided: what is opened, by whoever opens it. */
+struct opening {
+    struct tracee_path *path; /* NULL: it is no open */
+    uint64_t flags, mode;
+};
+
 struct decision {
     enum verdict verdict;
     int error;                /* of VERDICT_ERRNO */
     struct tracee_path *path; /* that was refused, or NULL */
+    struct opening opening;   /* of VERDICT_ALLOW */
 };
 
 /* The rules of a run: steps of its plan, and how often each counted call was made. */
@@ -43,6 +50,9 @@ struct rules {
 
 void rules_init(struct rules *rules, const struct plan *plan, int proc);
 bool rules_present(const struct plan *plan);
+
+/* Are the calls told by the filter's listener, and not to a tracer? */
+bool rules_by_notice(const struct plan *plan);
 
 /* All rules for this call have to allow it; the first that does not says how it ends. */
 struct decision rules_decide(struct rules *rules, pid_t tid, const struct call *call);

@@ -179,3 +179,12 @@ bool filter_kills(uint32_t answer)
         return true;
     }
 }
+
+bool filter_asks(const struct filter *filter)
+{
+    for (unsigned i = 0; i < filter->length; i++)
+        if (filter->code[i].code == FILTER_RETURN &&
+            (filter->code[i].value & ANSWER_ACTION) == ANSWER_NOTIFY)
+            return true;
+    return false;
+}

@@ -44,5 +44,8 @@ enum { FILTER_RETURN = 0x06, FILTER_RETURN_A = 0x16 };
 /* The answer to a call; 0, which kills, where the kernel would not take the filter. */
 uint32_t filter_answer(const struct filter *filter, const struct call *call);
 
+/* Does it ask a listener about some calls? */
+bool filter_asks(const struct filter *filter);
+
 /* Does it end the thread or the process? So do answers that the kernel does not know. */
 bool filter_kills(uint32_t answer);

@@ -5,10 +5,12 @@
 #define _GNU_SOURCE
 #include "hear.h"
 
+#include "inject.h"
 #include "ledger.h"
 #include "listener.h"
 #include "sys.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 
@@ -49,6 +51,24 @@ static bool is_start(struct watch *watch, const struct notice *notice)
     return !watch->begun;
 }
 
+/*
+ * It has a rule. An O_PATH fd cannot be handed over (EBADF), and nothing can be read or
+ * written by it.
+ */
+static void decide(struct watch *watch, const struct notice *notice)
+{
+    pid_t tid = (pid_t)notice->pid;
+    const struct decision decision = rules_decide(watch->rules, tid, &notice->call);
+    if (decision.verdict == VERDICT_KILL)
+        hear_end_for(watch, &notice->call);
+    else if (decision.verdict == VERDICT_ERRNO)
+        listener_refuse(watch->listener, notice, decision.error);
+    else if (decision.opening.path && !(decision.opening.flags & O_PATH))
+        inject(watch->listener, notice, watch->rules, &decision.opening);
+    else
+        listener_allow(watch->listener, notice);
+}
+
 static void answer_notice(struct watch *watch, const struct notice *notice, uint32_t answer)
 {
     switch (watch->heard->permissive ? ANSWER_ALLOW : answer & ANSWER_ACTION) {
@@ -83,6 +103,10 @@ void hear_notice(struct watch *watch, int events)
     if (got <= 0)
         return;
     uint32_t answer = filter_answer(&watch->heard->filter, &notice.call);
+    if (watch->rules && (answer & ANSWER_ACTION) == ANSWER_NOTIFY) {
+        decide(watch, &notice);
+        return;
+    }
     if (watch->heard->what == HEAR_REFUSALS ||
         (watch->heard->what == HEAR_ALL && !is_start(watch, &notice)))
         ledger_add(&notice, answer);

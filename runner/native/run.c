@@ -9,6 +9,7 @@
 #include "birth.h"
 #include "counter.h"
 #include "explain.h"
+#include "inject.h"
 #include "ledger.h"
 #include "listener.h"
 #include "notes.h"
@@ -87,6 +88,23 @@ static pid_t start_process(struct birth *birth, const struct box *box, int *pidf
                       pidfd);
 }
 
+/*
+ * The process shares our fds and looks up paths, of which none may lead to the caller's /proc,
+ * by which we decide: that is in a socket until the exec. Where it is lost, calls are refused.
+ */
+static pid_t start_ruled(struct watch *watch, struct birth *birth)
+{
+    int *proc = &watch->box->context.host_proc, hidden = -1;
+    int error = fd_hide(proc, &hidden);
+    if (error < 0)
+        return error;
+    birth->context.host_proc = -1;
+    pid_t program = start_process(birth, watch->box, &watch->pidfd);
+    (void)fd_show(proc, &hidden);
+    watch->rules->proc = *proc;
+    return program;
+}
+
 /* Does the grader, or a tracer of its, have a say before the exec? */
 static bool meets_grader(const struct plan *plan)
 {
@@ -111,8 +129,9 @@ static bool meets_keeper(const struct plan *plan)
 static bool may_borrow(const struct plan *plan, const struct box *box,
                        const struct heard *heard)
 {
-    return !meets_keeper(plan) && !steps_have(plan, OP_ptrace_me) && !rules_present(plan) &&
-           !box->places.time_namespace && !(heard && listener_delays_exec(heard, plan));
+    return !meets_keeper(plan) && !steps_have(plan, OP_ptrace_me) &&
+           !steps_have(plan, OP_supervise_me) && !box->places.time_namespace &&
+           !(heard && listener_delays_exec(heard, plan));
 }
 
 /*
@@ -123,7 +142,7 @@ static const struct heard *filter_to_hear(const struct plan *plan, const struct 
                                           const struct box *box)
 {
     if (meets_keeper(plan) || frame->request.flags & REQUEST_NOTIFY_EXEC ||
-        box->context.host_proc >= 0)
+        (box->context.host_proc >= 0 && !rules_by_notice(plan)))
         return NULL;
     return listener_wanted(plan);
 }
@@ -163,6 +182,8 @@ static int launch(struct watch *watch, const struct frame *frame, const struct p
     if (error == 0 && (frame->request.flags & REQUEST_NOTIFY_EXEC) &&
         pipe2(notify, O_CLOEXEC) < 0)
         error = -errno;
+    if (error == 0 && watch->rules && !(watch->heard && borrow))
+        error = -EOPNOTSUPP; /* nobody would be asked */
     enum location location = LOCATION_PIPE;
     if (error == 0) {
         location = LOCATION_WATCH;
@@ -188,7 +209,8 @@ static int launch(struct watch *watch, const struct frame *frame, const struct p
         };
         watch->traced = steps_have(plan, OP_ptrace_me);
         watch->started_ns = clock_ns(CLOCK_MONOTONIC);
-        watch->program = start_process(&birth, watch->box, &watch->pidfd);
+        watch->program = watch->rules ? start_ruled(watch, &birth)
+                                      : start_process(&birth, watch->box, &watch->pidfd);
         if (watch->supervisor)
             watch->supervisor->program = watch->program;
         watch->born_ns = clock_ns(CLOCK_MONOTONIC) - watch->started_ns;
@@ -320,7 +342,10 @@ static int run_once(struct box *box, const struct frame *frame, const struct pla
     }
     watch_init(&watch, box, frame, control, report);
     watch.heard = heard;
-    if (rules_present(plan))
+    if (rules_by_notice(plan)) {
+        watch.rules = &supervisor.rules;
+        rules_init(watch.rules, plan, -1);
+    } else if (rules_present(plan))
         watch.supervisor = &supervisor;
     ledger_reset();
     if (launch(&watch, frame, plan, *borrow, report, reply) == 0) {

@@ -59,7 +59,7 @@ int supervise_open(struct supervisor *supervisor, const struct plan *plan, int p
     sigemptyset(&child);
     sigaddset(&child, SIGCHLD);
     rules_init(&supervisor->rules, plan, proc);
-    supervisor->begun = supervisor->running = false;
+    supervisor->begun = false;
     supervisor->children = -1;
     /* Blocked, or it is dropped; a program's own mask is set before its exec. */
     if (sigprocmask(SIG_BLOCK, &child, NULL) < 0)
@@ -128,8 +128,6 @@ static int on_call(struct supervisor *supervisor, pid_t tid, struct call *call,
                           .arch = stop.arch,
                           .instruction = stop.instruction_pointer};
     memcpy(call->args, stop.args, sizeof call->args);
-    if (!supervisor->running)
-        return go_on(tid, 0); /* our own exec */
     *decision = (struct decision){.verdict = VERDICT_KILL};
     if (stop.data == STOP_BY_RULE)
         *decision = rules_decide(&supervisor->rules, tid, call);
@@ -161,13 +159,10 @@ static int on_stop(struct supervisor *supervisor, pid_t tid, int status, struct 
     switch (status >> 16) {
     case PTRACE_EVENT_SECCOMP:
         return on_call(supervisor, tid, call, decision);
-    case PTRACE_EVENT_EXEC:
-        supervisor->running = true;
-        return go_on(tid, 0);
     case 0:
         return on_signal(supervisor, tid, WSTOPSIG(status));
     default:
-        return go_on(tid, 0); /* a birth */
+        return go_on(tid, 0); /* a birth, an exec */
     }
 }
 

@@ -8,7 +8,6 @@ struct supervisor {
     pid_t program;
     int children; /* signalfd of SIGCHLD, or -1 */
     bool begun;   /* it has stopped for the first time, and is traced as we want */
-    bool running; /* its exec has happened: from now on calls are decided */
 };
 
 /* Returns 0 or -errno. Before the program is started: it inherits nothing of this. */

@@ -38,8 +38,9 @@ struct watch {
     bool reaped;
     bool synchronising;            /* the grader's callback runs, or a tracer has it */
     bool traced;                   /* by us, until its exec */
-    struct supervisor *supervisor; /* who decides its calls, or NULL */
-    int error;                     /* -errno of a failure of ours, and where */
+    struct supervisor *supervisor; /* who decides its calls as its tracer, or NULL */
+    struct rules *rules; /* by which its calls are decided that its filter asks of, or NULL */
+    int error;           /* -errno of a failure of ours, and where */
     enum location error_location;
     int status;
     struct rusage usage;

@@ -239,9 +239,8 @@ def _exec(
     elif runner.ptrace:
         yield Step(_PROGRAM, Op.PTRACE_ME, At.PTRACE_ME)
     yield from supervision.steps(rules)
-    seccomp, secret = with_secret(runner.seccomp)
-    if rules is not None:
-        seccomp = stopping(seccomp, rules)
+    seccomp = runner.seccomp if rules is None else stopping(runner.seccomp, rules)
+    seccomp, secret = with_secret(seccomp)
     if seccomp:
         # The last but one: it need allow nothing but what the program needs.
         yield Step(_PROGRAM, Op.SECCOMP, At.SECCOMP, (0, hearing), data=seccomp)

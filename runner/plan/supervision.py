@@ -15,17 +15,18 @@ if TYPE_CHECKING:
 
 
 def steps(rules: Rules | None) -> Iterator[Step]:
-    """Say the rules, which nobody executes, and have the program wait for its tracer."""
+    """Say the rules, which nobody executes, and have the program wait for a tracer."""
     if rules is None:
         return
-    yield _rule(Op.RULE_REFUSE, rules.refuse)
+    yield _rule(Op.RULE_REFUSE, rules.refuse, rules.by_notice)
     for rule in rules.calls:
         key = rules.arch << 32 | rule.number
         key -= 2**64 if key >= 2**63 else 0  # signed: AUDIT_ARCH_* has its top bit set
         yield _rule(Op.RULE_CALL, key, int(rule.kind), rule.value, rule.where)
     for path_set, match, path in rules.paths:
         yield _rule(Op.RULE_PATH, int(path_set), int(match), path=path)
-    yield Step(Phase.PROGRAM, Op.SUPERVISE_ME, At.PTRACE_ME)
+    if not rules.by_notice:
+        yield Step(Phase.PROGRAM, Op.SUPERVISE_ME, At.PTRACE_ME)
 
 
 def _rule(op: Op, *args: int, path: str = "") -> Step:

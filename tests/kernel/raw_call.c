@@ -21,8 +21,8 @@ int main(int argc, char **argv)
         else
             args[i - 2] = strtol(argv[i], NULL, 0);
     }
-    long result = syscall(strtol(argv[1], NULL, 0), args[0], args[1], args[2], args[3],
-                          args[4], args[5]);
+    long result =
+        syscall(strtol(argv[1], NULL, 0), args[0], args[1], args[2], args[3], args[4], args[5]);
     puts(result < 0 ? strerrorname_np(errno) : "0");
     return 0;
 }

@@ -87,7 +87,7 @@ def words(name: str, at: int, path: str, place: Path) -> list[str]:
 
 def use_of(name: str, at: int) -> str:
     use = supervision.PATHS[name][at].use
-    return {Use.STAT: "stat", Use.WRITE: "write"}.get(use, "read")
+    return {Use.STAT: "stat", Use.WRITE: "write", Use.CREAT: "write"}.get(use, "read")
 
 
 CALLS = [

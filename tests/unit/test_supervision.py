@@ -94,6 +94,8 @@ def test_rules_of_calls_are_by_number() -> None:
         (CallRule(57, Kind.COUNT, 3), CallRule(41, Kind.KILL), CallRule(56, Kind.ERRNO, 1)),
         (),
         0,
+        False,
+        {59, 322},
     )
 
 

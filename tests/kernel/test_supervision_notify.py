@@ -1,0 +1,311 @@
+"""Supervision by the filter's notices: what is granted is opened by the keeper. M72, M73.
+
+Each call is made in a sandbox with rules and in one without: what is granted ends alike.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import runner
+from runner import ConfigError, Mount, Runner, Sandbox, Status, Supervision, TimeOffsets
+from runner import supervision as tables
+from runner.seccomp import native, syscalls
+from runner.supervision import Use
+
+pytestmark = pytest.mark.userns
+
+NUMBERS = syscalls.numbers(native(None))
+PYTHON = "/usr/bin/python3"
+PLACE = "/place"
+SYSTEM = ("/usr/", "/lib/", "/lib64/", "/bin/", "/etc/ld.so.cache", "/etc/ld.so.preload")
+SYSTEM += ("/proc/self/exe", "/proc/self/status", "/raw_call", "/dev/null", "/dev/fd")
+SMALLER = {"write": "read", "read": "stat", "stat": "none"}
+
+
+def rules(**more: Any) -> Supervision:  # noqa: ANN401
+    fields: dict[str, Any] = {
+        "stat": (PLACE, f"{PLACE}/*", f"{PLACE}/stat/", "/usr/", "/etc/", "/proc/self/"),
+        "read": (*SYSTEM, f"{PLACE}/read/"),
+        "write": (f"{PLACE}/write/", "/tmp/"),
+        "ban": (f"{PLACE}/soft/",),
+        "refuse": "EACCES",
+        "by": "notify",
+    }
+    return Supervision(**(fields | more))
+
+
+class Boxes(NamedTuple):
+    """Two sandboxes that share a directory, with rules and without."""
+
+    place: Path
+    held: Sandbox
+    free: Sandbox
+
+    def refill(self) -> None:
+        """Make its directories, named by what may be done in each, anew."""
+        subprocess.run(["chmod", "-R", "u+rwx", self.place], check=True)  # made without
+        for name in ("write", "read", "stat", "none", "soft"):
+            shutil.rmtree(self.place / name, ignore_errors=True)
+            (self.place / name / "d").mkdir(parents=True)
+            (self.place / name / "f").write_text(f"of {name}\n")
+            (self.place / name / "l").symlink_to("f")
+
+
+@pytest.fixture(scope="session")
+def raw_call(tmp_path_factory: pytest.TempPathFactory) -> str:
+    program = tmp_path_factory.mktemp("raw") / "raw_call"
+    source = Path(__file__).parent / "raw_call.c"
+    subprocess.run(["gcc", "-static", "-O1", "-o", program, source], check=True)
+    return str(program)
+
+
+@pytest.fixture
+def boxes(tmp_path: Path, raw_call: str) -> Iterator[Boxes]:
+    mounts = mounts_of(tmp_path, raw_call)
+    with Sandbox(mounts=mounts, supervision=rules()) as held, Sandbox(mounts=mounts) as free:
+        both = Boxes(tmp_path, held, free)
+        both.refill()
+        yield both
+        both.refill()
+
+
+def mounts_of(place: Path, raw_call: str) -> list[Mount]:
+    return [
+        Mount.bind(str(place), PLACE, readonly=False, owned=True),
+        Mount.bind(raw_call, "/raw_call"),
+    ]
+
+
+def say(box: Sandbox, *args: str) -> str:
+    result = box.run(args)
+    assert result.status is Status.OK, (args, result)
+    return (result.stdout + result.stderr).decode()
+
+
+def words(name: str, at: int, path: str) -> list[str]:
+    args = ["0"] * 6
+    for number, each in enumerate(tables.PATHS[name]):
+        args[each.path] = f"s:{path if number == at else PLACE + '/write/other'}"
+        if each.directory is not None:
+            args[each.directory] = "-100"
+        if each.use is Use.OPENAT2:
+            args[each.flags or 0], args[3] = "z:24", "24"
+    return ["/raw_call", str(NUMBERS[name]), *args]
+
+
+CALLS = [
+    (name, at)
+    for name, paths in tables.PATHS.items()
+    if name in NUMBERS and name not in {"execve", "execveat", "uselib"}
+    for at in range(len(paths))
+]
+
+
+@pytest.mark.parametrize(("name", "at"), CALLS)
+def test_call_with_a_path_ends_as_without_rules_or_is_refused(
+    name: str, at: int, boxes: Boxes
+) -> None:
+    use = {Use.STAT: "stat", Use.WRITE: "write", Use.CREAT: "write"}.get(
+        tables.PATHS[name][at].use, "read"
+    )
+    for entry in ("f", "d", "l", "new"):
+        outcomes = []
+        for box in (boxes.held, boxes.free):
+            boxes.refill()
+            outcomes.append(say(box, *words(name, at, f"{PLACE}/{use}/{entry}")))
+        assert outcomes[0] == outcomes[1], entry
+        refused = words(name, at, f"{PLACE}/{SMALLER[use]}/{entry}")
+        expected = "ENOSYS\n" if name == "openat2" else "EACCES\n"  # the policy's
+        assert say(boxes.held, *refused) == expected, entry
+
+
+OPENS = """
+import fcntl, os, stat
+os.umask(0o027)
+os.chdir("/place/write")
+os.mkfifo("pipe")
+def tell(name, flags, mode=0o666, directory=None):
+    try: fd = os.open(name, flags, mode, dir_fd=directory)
+    except OSError as error: print(name, flags, error.strerror); return None
+    seen, end = os.fstat(fd), ""
+    if stat.S_ISREG(seen.st_mode) and flags & 3 == 0 and not flags & os.O_PATH:
+        end = os.read(fd, 99)
+    descriptor = fcntl.fcntl(fd, fcntl.F_GETFD)
+    print(name, flags, oct(seen.st_mode), seen.st_uid == os.getuid() or seen.st_uid,
+          oct(fcntl.fcntl(fd, fcntl.F_GETFL)), descriptor, end, flush=True)
+    return fd
+for name in ("f", "l", "d", "new", "pipe", "none/x", "", "/place/read/f", "/place/read/l",
+             "/dev/null", "/proc/self/status", "./../write//f", "d/../f", "/place/write"):
+    for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR | os.O_APPEND, os.O_WRONLY | os.O_TRUNC,
+                  os.O_RDONLY | os.O_NOFOLLOW, os.O_PATH, os.O_PATH | os.O_NOFOLLOW,
+                  os.O_RDONLY | os.O_DIRECTORY, os.O_RDONLY | os.O_NONBLOCK,
+                  os.O_WRONLY | os.O_CREAT | os.O_EXCL, os.O_RDWR | os.O_SYNC):
+        if name == "pipe" and flags & 3 != 2 and not flags & (os.O_PATH | os.O_NONBLOCK):
+            continue  # it would wait for the other end
+        if name.startswith(("/place/read", "/dev", "/proc")) and flags & 3:
+            continue  # not granted
+        if name == "/proc/self/status" and not flags & os.O_PATH:
+            continue  # its text has pids
+        tell(name, flags)
+tell("made", os.O_WRONLY | os.O_CREAT, 0o777)
+tell("kept", os.O_RDWR | os.O_CREAT, 0o4640)
+tell(".", os.O_RDWR | os.O_TMPFILE, 0o600)
+top = tell(".", os.O_RDONLY | os.O_DIRECTORY)
+tell("f", os.O_RDONLY, directory=top)
+tell("f", os.O_RDONLY, directory=999)
+print(open("/dev/fd/0").read(), sorted(os.listdir("/place/write")))
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+tell("f", os.O_RDONLY)
+"""
+
+
+def test_open_gives_the_same_fd_as_without_rules(boxes: Boxes) -> None:
+    said = []
+    for box in (boxes.held, boxes.free):
+        boxes.refill()
+        said.append(say(box, PYTHON, "-IS", "-c", OPENS).splitlines())
+    assert said[0] == said[1]
+    assert len(said[0]) > 80
+
+
+FLIP = """
+import ctypes, os, sys, threading
+c = ctypes.CDLL(None)
+path = ctypes.create_string_buffer(b"/place/read/f", 64)
+def flip():
+    while True: path.value = b"/place/none/f"; path.value = b"/place/read/f"
+threading.Thread(target=flip, daemon=True).start()
+seen = {}
+for _ in range(int(sys.argv[1])):
+    fd = c.open(path, 0)
+    text = ctypes.create_string_buffer(32)
+    if fd >= 0: c.pread(fd, text, 31, 0); c.close(fd)
+    seen[text.value] = seen.get(text.value, 0) + 1
+    if text.value == b"of none\\n": break
+print(sorted(seen), flush=True)
+os._exit(0)
+"""
+
+
+def test_path_that_another_thread_changes_is_opened_as_it_was_judged(boxes: Boxes) -> None:
+    boxes.refill()
+    assert say(boxes.held, PYTHON, "-IS", "-c", FLIP, "500") == "[b'', b'of read\\n']\n"
+    assert "of none" in say(boxes.free, PYTHON, "-IS", "-c", FLIP, "100000000")
+
+
+SWAP = """
+import os, threading
+os.chdir("/place/write")
+os.mkdir("real"); open("real/f", "w").write("mine")
+os.symlink("/place/none", "evil")
+def swap():
+    while True:
+        os.rename("real", "spare"); os.rename("evil", "real")
+        os.rename("real", "evil"); os.rename("spare", "real")
+threading.Thread(target=swap, daemon=True).start()
+seen = set()
+for _ in range(300):
+    try: seen.add(open("real/f").read())
+    except OSError: pass
+print(sorted(seen), flush=True)
+os._exit(0)
+"""
+
+
+def test_directory_that_becomes_a_symlink_leads_nowhere(boxes: Boxes) -> None:
+    boxes.refill()
+    assert say(boxes.held, PYTHON, "-IS", "-c", SWAP) == "['mine']\n"
+
+
+def test_keepers_rights_are_not_lent(boxes: Boxes) -> None:
+    """What only root, inside or outside, may open stays closed although the rules grant it."""
+    boxes.refill()
+    lines = "for name in ('/etc/shadow', '/proc/1/maps', '/root', '/place/write/closed'):\n"
+    lines += " try: print(open(name) and name)\n except OSError as e: print(e.strerror)\n"
+    close = "open('/place/write/closed', 'x').close(); os.chmod('/place/write/closed', 0)"
+    script = f"import os\n{close}\n{lines}"
+    mounts = [
+        Mount.bind(str(boxes.place), PLACE, readonly=False, owned=True),
+        *(Mount.bind(p, optional=True) for p in ("/etc/shadow", "/root")),
+    ]
+    wanted = rules(stat=("/",), read=("/",), write=("/",))
+    with Sandbox(mounts=mounts, supervision=wanted) as box:
+        said = say(box, PYTHON, "-IS", "-c", script)
+    assert set(said.splitlines()) <= {
+        "Permission denied",
+        "No such file or directory",
+        "Is a directory",
+    }
+    assert said.splitlines()[-1] == "Permission denied"
+
+
+def test_path_that_is_not_granted_may_end_the_run(boxes: Boxes, raw_call: str) -> None:
+    wanted = rules(refuse="kill")
+    with Sandbox(mounts=mounts_of(boxes.place, raw_call), supervision=wanted) as box:
+        for _ in range(2):
+            result = box.run(words("openat", 0, f"{PLACE}/none/f"))
+            assert (result.status, result.syscall) == (Status.DISALLOWED_SYSCALL, "openat")
+            assert say(box, *words("openat", 0, f"{PLACE}/read/f")) == "0\n"
+            assert say(box, *words("openat", 0, f"{PLACE}/soft/f")) == "EACCES\n"
+
+
+def test_count_is_exact_and_of_the_whole_tree() -> None:
+    line = "import os\nfor _ in range(3): os.fork() or (os.umask(0), os._exit(0)); os.wait()"
+    for count, status in ((3, Status.OK), (2, Status.DISALLOWED_SYSCALL)):
+        with Sandbox(supervision=Supervision(calls={"umask": count}, by="notify")) as box:
+            assert box.run([PYTHON, "-IS", "-c", line]).status is status
+
+
+def test_program_may_be_stopped_and_continued() -> None:
+    with Sandbox(supervision=Supervision(calls={"umask": 9}, by="notify")) as box:
+        script = (
+            "sleep 5 & kill -STOP $!; while ! grep -q '^State:.T' /proc/$!/status; do :; done"
+        )
+        assert say(box, "sh", "-c", f"{script}; kill -CONT $!; kill $!; echo on") == "on\n"
+
+
+def test_policy_still_ends_what_it_ended() -> None:
+    with Sandbox(supervision=Supervision(calls={"umask": 9}, by="notify")) as box:
+        line = "import ctypes; ctypes.CDLL(None).syscall(500000)"
+        free = Sandbox()
+        with free:
+            assert (
+                box.run([PYTHON, "-IS", "-c", line]).status
+                is free.run([PYTHON, "-IS", "-c", line]).status
+            )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"by": "sight"}, 'Supervision.by: \'sight\': give "ptrace" or "notify"'),
+        (
+            {"by": "notify", "calls": {"exit_group": 1}},
+            "Supervision.calls: ['exit_group']: by notify, the start itself makes them",
+        ),
+    ],
+)
+def test_supervision_by_what_there_is_not_is_refused(
+    fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Supervision(**({"calls": {"umask": 1}} | fields))
+    assert str(caught.value) == message
+
+
+def test_supervision_by_notify_needs_a_sandbox_whose_keeper_shares_its_fds() -> None:
+    wanted = Supervision(calls={"umask": 1}, by="notify")
+    with pytest.raises(ConfigError) as caught:
+        runner.start(Runner(args=["/bin/true"], supervision=wanted))
+    assert str(caught.value) == "Runner.supervision: 'notify': in a Sandbox alone: give ptrace"
+    for extra in ({"oom_score_adj": 5}, {"time_offsets": TimeOffsets(1.0)}):
+        with pytest.raises(ConfigError, match='not with supervision by "notify"'):
+            Sandbox(supervision=wanted, **extra).run(["true"])  # type: ignore[arg-type]
