@@ -73,8 +73,8 @@ class SandboxBase:
     work_dir   the programs' directory
     env        their environment; None is DEFAULT_ENV
     limits     of each run that gives none
-    policy     a stock seccomp policy's name, the path of a policy or profile (with a slash), a
-               BPF program, or None for no filter
+    policy     a stock seccomp policy's name, or presets and one, as in "no-exec+default"; the
+               path of a policy or profile (with a slash); a BPF program; None for no filter
     name       by which `run-sandboxed inject` finds it
     network    "none", "host" (its abstract sockets too), or "pasta": one that reaches the
                outside, where that program is installed

@@ -181,8 +181,9 @@ OPTIONS: Final = (
     Option(_I, "share_net", ("--share-net",), "", None,
            "the same as --net host"),
     Option(_I, "policy", ("--seccomp", "--policy"), "NAME|FILE", values.file_name,
-           "which system calls it may make: a stock policy by name, or a file, written with a "
-           "slash: of rules, or, if it ends in .json, an OCI profile"),
+           "which system calls it may make: a stock policy, such as strict; presets and one, "
+           "such as no-exec+default; or a file, written with a slash: of rules, or, if it ends "
+           "in .json, an OCI profile"),
     Option(_I, "no_seccomp", ("--no-seccomp",), "", None,
            "allow every system call"),
     Option(_I, "policy_log", ("--policy-log",), "", None,

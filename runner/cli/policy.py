@@ -17,8 +17,8 @@ from runner.seccomp.rules import Policy, Rule
 
 _STATUSES: Final = """The exit status is 0; 1 when something is wrong with a policy, all of \
 which is told on standard error; and 64 for a usage error."""
-_POLICY: Final = """POLICY is a stock policy's or preset's name, or a file, written with a \
-slash: of rules, or, if it ends in .json, an OCI profile."""
+_POLICY: Final = """POLICY is a stock policy's or preset's name, or several with + between; or \
+a file, written with a slash: of rules, or, if it ends in .json, an OCI profile."""
 _ARCH: Final = ("--arch=ARCH", "for x86_64 or aarch64, in place of this machine's")
 
 

@@ -42,14 +42,14 @@ def compile_policy(
 def load(policy: str | bytes, arch: str | None = None) -> bytes:
     """Give the filter of a policy for this machine's architecture, or another.
 
-    `policy` is a stock policy's name; a path, which has a slash, of a policy's text or, if it
-    ends in .json, of an OCI profile; or a filter, which is given back. Raises ConfigError with
-    one line for each fault.
+    `policy` is a stock policy's name; presets and one of them, as in "no-exec+default"; a path,
+    which has a slash, of a policy's text or, if it ends in .json, of an OCI profile; or a
+    filter, which is given back. Raises ConfigError with one line for each fault.
     """
     if isinstance(policy, bytes):
         return policy
     arch = native(arch)
-    if "/" in policy:
+    if "/" in policy or "+" in policy:
         from runner.seccomp import files
 
         return files.compiled(policy, arch)

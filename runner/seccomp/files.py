@@ -83,11 +83,11 @@ def find(policy: str) -> Source:
     """Find a policy by its name or path. Raises ConfigError that lists those that are known."""
     own = stock_texts()
     if "/" not in policy:
-        if policy not in own:
-            near = syscalls.nearest(policy, own)
-            known = ", ".join(name for name, _ in directory_of(POLICIES))
-            message = f"policy: {policy!r} is not a stock policy{near}; known: {known}"
-            raise ConfigError(message)
+        names = policy.split("+")
+        for name in names:
+            _check_known(name, own)
+        if len(names) > 1:
+            return Source(policy, "\n".join(f"include {name}" for name in names), own)
         return Source(policy, own[policy], own)
     text = read_text(policy)
     if is_profile(policy):
@@ -99,6 +99,14 @@ def find(policy: str) -> Source:
         if other != name  # so that a 'default.policy' can include the stock 'default'
     }
     return Source(policy, text, own | neighbours)
+
+
+def _check_known(name: str, own: Mapping[str, str]) -> None:
+    if name not in own:
+        near = syscalls.nearest(name, own)
+        known = ", ".join(name for name, _ in directory_of(POLICIES))
+        message = f"policy: {name!r} is not a stock policy{near}; known: {known}"
+        raise ConfigError(message)
 
 
 def stock_texts() -> dict[str, str]:

@@ -69,6 +69,24 @@ def test_presets_that_close_come_before_the_default_policy_alone_and_together(
         load(write(tmp_path, mine="\n".join(["default kill", *every])))
 
 
+def test_presets_and_a_policy_are_combined_by_their_names(kept: Path, tmp_path: Path) -> None:
+    text = "include no-exec\ninclude only-local-sockets\ninclude default"
+    expected = compile_policy(text, name="x", arch=ARCH, sources=files.stock_texts())
+    assert load("no-exec+only-local-sockets+default") == expected
+    assert len(list(kept.iterdir())) == 1
+    with pytest.raises(ConfigError) as raised:
+        load("no-exec+defautl")
+    assert str(raised.value).startswith(
+        "policy: 'defautl' is not a stock policy: did you mean 'default'?; known: compiler, "
+    )
+    with pytest.raises(ConfigError) as raised:
+        load("no-exec+no-devel")
+    assert str(raised.value).startswith("no-exec+no-devel: no 'default' line")
+    with pytest.raises(ConfigError) as raised:
+        load("default+no-exec")
+    assert "no-exec:3: can never apply to 'execve'" in str(raised.value)
+
+
 def test_each_preset_and_policy_says_what_it_is_for() -> None:
     for name, text in files.stock_texts().items():
         assert text.startswith("# "), name
