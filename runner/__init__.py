@@ -40,10 +40,16 @@ if TYPE_CHECKING:
         ConfigError,
         ErrorLocation,
         HostError,
+        PoolCancelled,
+        PoolClosed,
+        PoolError,
+        PoolFull,
+        PoolTimeout,
         ProtocolError,
         SandboxError,
     )
     from runner.files import Artefact, ArtefactCache
+    from runner.pool import Lease, PoolStats, SandboxPool
     from runner.process import Process, start
     from runner.result import (
         FileState,
@@ -63,7 +69,9 @@ _MODULES = {
     "config": "ADDR_NO_RANDOMIZE ALL_NAMESPACES RLIM_INFINITY Capabilities Credential "
     "DeviceAccess Hook IdMap IoLimit Join Landlock Limits Mount Namespace Network Rlimit "
     "Runner Supervision TimeOffsets User Where",
-    "errors": "ChildError ConfigError ErrorLocation HostError ProtocolError SandboxError",
+    "errors": "ChildError ConfigError ErrorLocation HostError PoolCancelled PoolClosed "
+    "PoolError PoolFull PoolTimeout ProtocolError SandboxError",
+    "pool": "Lease PoolStats SandboxPool",
     "process": "Process start",
     "config.files": "FileIn FileOut LinkIn",
     "files": "Artefact ArtefactCache",
@@ -101,6 +109,7 @@ __all__ = [
     "Join",
     "KiB",
     "Landlock",
+    "Lease",
     "Limits",
     "LinkIn",
     "LoggedCall",
@@ -110,6 +119,12 @@ __all__ = [
     "Network",
     "OutFile",
     "PolicyLog",
+    "PoolCancelled",
+    "PoolClosed",
+    "PoolError",
+    "PoolFull",
+    "PoolStats",
+    "PoolTimeout",
     "Process",
     "ProtocolError",
     "Result",
@@ -117,6 +132,7 @@ __all__ = [
     "Runner",
     "Sandbox",
     "SandboxError",
+    "SandboxPool",
     "Status",
     "Supervision",
     "TimeOffsets",

@@ -55,6 +55,7 @@ class Life:
         self._box: Box | None = None
         self._running: _Running | None = None
         self._cancelled = False
+        self.cancelled_by: Callable[[], bool] | None = None  # asked when a run has started
         self._pid = os.getpid()
 
     def __del__(self) -> None:
@@ -228,7 +229,8 @@ class Life:
             raise _NotStarted(error) from error
         self._running = _Running(box.keeper, pending.run_id)
         try:
-            if self._cancelled:  # before there was anything to cancel
+            # Before there was anything to cancel.
+            if self._cancelled or (self.cancelled_by is not None and self.cancelled_by()):
                 box.keeper.send_kill(pending.run_id)
             if self._once:
                 yield self._look_ahead

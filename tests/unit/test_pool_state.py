@@ -116,13 +116,13 @@ def test_sandbox_with_max_runs_is_due_after_so_many() -> None:
 
 
 def test_sandbox_with_max_age_is_due_when_it_has_passed_since_its_start() -> None:
-    state = PoolState(1, queue_limit=0, max_age=10.0)
+    state = PoolState(1, queue_limit=0, max_age=10.0, check_after=0.0)
     state.request("a", 100.0)
     assert not state.ran(0, 105.0, seconds=5.0), "its age is that of the first run's start"
     state.release(0, 109.0)
-    assert state.request("b", 109.9) == Grant(0)
+    assert state.request("b", 109.9) == Grant(0, check=True)
     state.release(0, 109.9)
-    assert state.request("c", 110.0) == Grant(0, renew=True)
+    assert state.request("c", 110.0) == Grant(0, renew=True), "and what is closed is not asked"
 
 
 def test_sandbox_that_failed_is_renewed_before_it_is_lent_again() -> None:
