@@ -244,7 +244,13 @@ _PERHAPS_LATER: Final = frozenset({ErrorLocation.INIT, ErrorLocation.PIPE, Error
 _NO_USER_NAMESPACE = (
     "user namespaces are not available here: as root set user.max_user_namespaces > 0 and, "
     "where they exist, kernel.unprivileged_userns_clone=1 and "
-    "kernel.apparmor_restrict_unprivileged_userns=0"
+    "kernel.apparmor_restrict_unprivileged_userns=0; in a container also give it a seccomp "
+    "profile that allows clone, unshare, setns, mount and pivot_root"
+)
+
+_NO_NAMESPACES = (
+    "a filter around us refuses it: give the container a seccomp profile that allows clone, "
+    "unshare, setns, mount and pivot_root"
 )
 
 _LEADS_TO_ROOT = "the target is a symbolic link to the root itself, or one of a circle of links"
@@ -274,6 +280,9 @@ _HINTS: Final[dict[tuple[ErrorLocation, int], str]] = {
     (ErrorLocation.CLONE, errno_names.EPERM): _NO_USER_NAMESPACE,
     (ErrorLocation.CLONE, errno_names.ENOSPC): _NO_USER_NAMESPACE,
     (ErrorLocation.CLONE, errno_names.EUSERS): _NO_USER_NAMESPACE,
+    (ErrorLocation.UNSHARE, errno_names.EPERM): _NO_NAMESPACES,
+    (ErrorLocation.SETNS, errno_names.EPERM): _NO_NAMESPACES,
+    (ErrorLocation.PIVOT_ROOT, errno_names.EPERM): _NO_NAMESPACES,
     (ErrorLocation.CLONE, errno_names.EAGAIN): (
         "a limit on processes was reached: raise RLIMIT_NPROC or pids.max of the caller"
     ),

@@ -102,7 +102,12 @@ def require(names: Collection[str], held: Mapping[str, str | None], host: Host) 
         if name not in names or held[name] == "cgroup":
             continue
         if name in _BY_CGROUP:
-            _refuse_without_group(name, Parent.require(host))
+            try:
+                parent = Parent.require(host)
+            except HostError as error:
+                missing = f"the guarantee {name!r} cannot be given here: {error.missing}"
+                raise HostError(missing, error.hint) from error
+            _refuse_without_group(name, parent)
         if held[name] is None:
             missing = f"the guarantee {name!r} cannot be given here"
             raise HostError(missing, _REMEDIES.get(name))
