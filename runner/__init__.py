@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from runner import lazy
 
 if TYPE_CHECKING:
+    from runner.aio import AsyncSandbox
     from runner.config import (
         ADDR_NO_RANDOMIZE,
         ALL_NAMESPACES,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from runner.units import GiB, KiB, MiB
 
 _MODULES = {
+    "aio": "AsyncSandbox",
     "config": "ADDR_NO_RANDOMIZE ALL_NAMESPACES RLIM_INFINITY Capabilities Credential "
     "DeviceAccess Hook IdMap IoLimit Join Landlock Limits Mount Namespace Network Rlimit "
     "Runner Supervision TimeOffsets User Where",
@@ -91,6 +93,7 @@ __all__ = [
     "STDOUT",
     "Artefact",
     "ArtefactCache",
+    "AsyncSandbox",
     "Capabilities",
     "ChildError",
     "ConfigError",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from runner.config import Hook, Landlock, Mount, Supervision, TimeOffsets, User
     from runner.config.files import FileIn, FileOut, LinkIn, Source, Transfers
+    from runner.life import Work
     from runner.result import Result
 
 CAPTURE: Final = streams.CAPTURE
@@ -62,6 +63,23 @@ class Extras(TypedDict, total=False):
     loopback: bool
     hooks: Sequence[Hook]
     domain_name: str
+
+
+class RunOptions(TypedDict, total=False):
+    """The options of a run, of every face: see `Sandbox.run`."""
+
+    stdin: bytes | int | os.PathLike[str] | None
+    stdout: int | streams.Stream | None
+    stderr: int | streams.Stream | None
+    capture_limit: int
+    env: Mapping[str, str] | None
+    work_dir: str | None
+    limits: Limits | None
+    measure: Collection[str]
+    repeat: int
+    policy_log: bool | str
+    files_in: Mapping[str, FileIn | LinkIn | Source | None] | None
+    files_out: Sequence[FileOut | str]
 
 
 class SandboxBase:
@@ -148,22 +166,28 @@ class SandboxBase:
         box = self._life.box
         return None if box is None else box.init_pid
 
-    def _program(
-        self,
-        args: Sequence[str],
-        env: Mapping[str, str] | None,
-        work_dir: str | None,
-        limits: Limits | None,
-        measure: Collection[str] = (),
-    ) -> Program:
+    def _work(self, args: Sequence[str], options: RunOptions) -> Work[Result]:
+        """Check what a run is to be; gives what runs it, when it is driven."""
         check_args(args)
-        return Program(
+        wanted = streams.Wanted(
+            options.get("stdin"),
+            options.get("stdout", CAPTURE),
+            options.get("stderr", CAPTURE),
+            options.get("capture_limit", streams.CAPTURE_LIMIT),
+            self._hearing(policy_log=options.get("policy_log", False)),
+            _transfers(options.get("files_in"), options.get("files_out", ())),
+        )
+        wanted.check()
+        env, work_dir = options.get("env"), options.get("work_dir")
+        limits = options.get("limits")
+        program = Program(
             tuple(args),
             self._env if env is None else _env_items(env),
             self._work_dir if work_dir is None else work_dir,
             self._limits if limits is None else limits,
-            self._measures(measure),
+            self._measures(options.get("measure", ())),
         )
+        return self._life.run(program, wanted, options.get("repeat", 1))
 
     def _measures(self, measure: Collection[str]) -> frozenset[str]:
         required = guarantees.MEASURES & self._life.config.require
@@ -252,13 +276,23 @@ class Sandbox(SandboxBase):
 
         Raises SandboxError when the sandbox failed; the next run starts it anew.
         """
-        hearing = self._hearing(policy_log=policy_log)
-        files = _transfers(files_in, files_out)
-        wanted = streams.Wanted(stdin, stdout, stderr, capture_limit, hearing, files)
-        wanted.check()
-        program = self._program(args, env, work_dir, limits, measure)
+        options: RunOptions = {
+            "stdin": stdin,
+            "stdout": stdout,
+            "stderr": stderr,
+            "capture_limit": capture_limit,
+            "env": env,
+            "work_dir": work_dir,
+            "limits": limits,
+            "measure": measure,
+            "repeat": repeat,
+            "policy_log": policy_log,
+            "files_in": files_in,
+            "files_out": files_out,
+        }
+        work = self._work(args, options)
         with self._life.lock:
-            return drive(self._life.run(program, wanted, repeat))
+            return drive(work)
 
     def ping(self, timeout: float = 3.0) -> bool:
         """Ask it whether it is alive, with its pid 1; waits for a run in progress.
