@@ -198,6 +198,17 @@ def test_explain_of_a_call_without_arguments_quotes_all_that_may_decide(
     ]
 
 
+def test_explain_leaves_out_what_is_overridden(
+    here: Path, said: pytest.CaptureFixture[bytes]
+) -> None:
+    (here / "a.policy").write_text("default allow\nkill getpid\ninclude b")
+    (here / "b.policy").write_text("errno EPERM getpid if int0 == 1\nerrno EPERM getpid")
+    assert output(said, "explain", "./a.policy", "getpid").splitlines() == [
+        "getpid: always",
+        "  ./a.policy:2: kill getpid",
+    ]
+
+
 def test_explain_for_an_architecture_without_the_call_says_so(
     said: pytest.CaptureFixture[bytes],
 ) -> None:

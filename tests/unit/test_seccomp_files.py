@@ -144,7 +144,9 @@ def test_cache_file_that_is_a_link_or_no_filter_is_made_anew(
         entry.write_bytes(bad)
         assert load(path) == right
     entry.unlink()
-    entry.symlink_to("/proc/self/environ")
+    planted = tmp_path / "planted.bpf"
+    planted.write_bytes(load("strict"))
+    entry.symlink_to(planted)
     assert load(path) == right
     assert len(compiled) == 5
     assert not entry.is_symlink()
