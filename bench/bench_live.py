@@ -23,3 +23,16 @@ def test_live_run_against_a_bare_run(
         rounds=50,
     )
     table.ratio(name, measured, bare, budget=2.0)
+
+
+def test_live_run_of_a_glibc_program_against_a_bare_run(
+    benchmark: Any, sandbox: Sandbox, glibc_baseline: Baseline, table: Table
+) -> None:
+    """What we add is the same; what we add it to takes longer to start."""
+    measured, bare = take_turns(
+        benchmark,
+        lambda: timed(lambda: sandbox.run(["/bench/true-glibc"], stdout=None, stderr=None)),
+        glibc_baseline.batch,
+        rounds=50,
+    )
+    table.ratio("live run, static glibc program", measured, bare, budget=2.0)

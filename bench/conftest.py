@@ -17,10 +17,14 @@ HERE = Path(__file__).parent
 TABLE = Table()
 
 
-def compile_static(name: str, directory: Path) -> Path:
-    """Compile bench/NAME.c: with musl where there is one, as glibc's start-up costs more."""
-    compiler = shutil.which("musl-gcc") or "gcc"
-    program = directory / name
+def compile_static(name: str, directory: Path, *, libc: str = "musl") -> Path:
+    """Compile bench/NAME.c: with musl where there is one, as glibc's start-up costs more.
+
+    With glibc it is NAME-glibc.
+    """
+    glibc = libc == "glibc"
+    compiler = "gcc" if glibc else shutil.which("musl-gcc") or "gcc"
+    program = directory / (f"{name}-glibc" if glibc else name)
     source = HERE / f"{name}.c"
     subprocess.run([compiler, "-O2", "-static", "-o", program, source], check=True)
     program.chmod(0o755)
@@ -34,12 +38,19 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory.chmod(0o755)
     for name in ("true", "spin", "baseline"):
         compile_static(name, directory)
+    compile_static("true", directory, libc="glibc")
     return directory
 
 
 @pytest.fixture
 def baseline(programs: Path) -> Iterator[Baseline]:
     with Baseline([str(programs / "baseline"), str(programs / "true")]) as bare:
+        yield bare
+
+
+@pytest.fixture
+def glibc_baseline(programs: Path) -> Iterator[Baseline]:
+    with Baseline([str(programs / "baseline"), str(programs / "true-glibc")]) as bare:
         yield bare
 
 
