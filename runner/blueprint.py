@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runner import idmap, plan, resolve, rootfs
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import Mapping, Sequence
 
+    from runner.cgroup import Groups
     from runner.config import User
     from runner.plan import Step
 
@@ -31,6 +33,7 @@ _PIVOT: Final = "/tmp"  # any directory that exists everywhere; it is covered in
 
 # A host changes seldom: what was seen of it holds for the sandboxes of so many seconds.
 _LIFETIME_S: Final = 1.0
+_IDLE_MOST: Final = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +77,28 @@ class Blueprint:
         self.requests: Final[dict[tuple[object, ...], Any]] = {}
         self._old_mounts = old_mounts
         self._until = time.monotonic() + _LIFETIME_S
+        self._idle: list[Groups] = []
+        weakref.finalize(self, _close_all, self._idle, os.getpid())
         self._first: Made | None = None
+
+    def groups(self) -> Groups | None:
+        """Give the groups for a sandbox: those of one that has ended, if there are any."""
+        if self._idle:
+            return self._idle.pop()
+        if self.parent is None or self.parent.why_not:
+            return None
+        return self.parent.create()
+
+    def give_back(self, groups: Groups) -> None:
+        """Keep the groups of a sandbox that has ended for another: making them takes longer."""
+        if groups.are_empty and len(self._idle) < _IDLE_MOST:
+            self._idle.append(groups)
+        else:
+            groups.close()
+
+    def close(self) -> None:
+        """Remove the groups that are kept."""
+        _close_all(self._idle, os.getpid())
 
     def renewed(self) -> Blueprint:
         """Look at the host anew."""
@@ -160,6 +184,12 @@ def _runner(config: BoxConfig, host: Host, keeper: int) -> tuple[Runner, idmap.I
         **extras,
     )
     return runner, ids
+
+
+def _close_all(groups: list[Groups], owner: int) -> None:
+    """Remove groups, but not those of a process that we are a fork of."""
+    while groups and os.getpid() == owner:
+        groups.pop().close()
 
 
 def _ids(program: Credential, host: Host, keeper: int) -> idmap.Ids:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import weakref
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -82,8 +83,8 @@ class Box:
     reusable    whether what one run leaves can be put back for the next
     """
 
-    def __init__(self, blueprint: Blueprint) -> None:
-        """Begin to start it; `await_start` ends that."""
+    def __init__(self, blueprint: Blueprint, *, once: bool = False) -> None:
+        """Begin to start it; `await_start` ends that. `once`: another takes its groups."""
         config = blueprint.config
         self._host = blueprint.host
         self._require = config.require
@@ -97,10 +98,11 @@ class Box:
         self._notes: int | None = None
         with contextlib.ExitStack() as undo:
             # Entered first and so left last: the keeper ends what is in the groups.
-            parent = blueprint.parent
-            self._groups: Groups | None = None
-            if parent is not None and not parent.why_not:
-                self._groups = undo.enter_context(parent.create())
+            self._groups = groups = blueprint.groups()
+            if groups is not None:
+                undo.callback(
+                    functools.partial(blueprint.give_back, groups) if once else groups.close
+                )
             self._streams = undo.enter_context(contextlib.closing(streams.Streams()))
             self.keeper = undo.enter_context(contextlib.closing(Keeper(name=config.name)))
             made = blueprint.plan(self.keeper.pid, undo)

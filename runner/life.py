@@ -85,9 +85,16 @@ class Life:
                 self._box = self._take_spare() or sources.with_mount_calls(self._make)
 
     def _make(self, old_mounts: bool) -> Box:  # noqa: FBT001 - called by with_mount_calls
-        if self._blueprint is None or not self._blueprint.serves(old_mounts=old_mounts):
-            self._blueprint = Blueprint(self.config, old_mounts=old_mounts)
-        return _started(Box(self._blueprint))
+        blueprint = self._blueprint
+        if blueprint is None or not blueprint.serves(old_mounts=old_mounts):
+            blueprint = Blueprint(self.config, old_mounts=old_mounts)
+            self._replace_blueprint(blueprint)
+        return _started(Box(blueprint, once=self._once))
+
+    def _replace_blueprint(self, blueprint: Blueprint) -> None:
+        if self._blueprint is not None:
+            self._blueprint.close()
+        self._blueprint = blueprint
 
     def _take_spare(self) -> Box | None:
         spare, self._spare = self._spare, None
@@ -102,9 +109,9 @@ class Life:
             self._close_ended()
             if self._spare is None and self._blueprint is not None:
                 if not self._blueprint.is_current:
-                    self._blueprint = self._blueprint.renewed()
+                    self._replace_blueprint(self._blueprint.renewed())
                 try:
-                    self._spare = Box(self._blueprint)
+                    self._spare = Box(self._blueprint, once=True)
                 except (SandboxError, OSError):
                     self._spare = None  # the next start says why
 
@@ -121,6 +128,8 @@ class Life:
                     self._ended.append(box)
             self._box = None
             self._close_ended()
+            if self._blueprint is not None:
+                self._blueprint.close()
 
     def _retire(self) -> None:
         """End it after its only run, without waiting for that."""
@@ -216,7 +225,7 @@ class Life:
             if self._spare is not None:
                 _INHERITED.append(self._spare)
             _INHERITED.extend(self._ended)
-            self._box = self._spare = self._running = None
+            self._box = self._spare = self._running = self._blueprint = None
             self._ended = []
             self._pid = os.getpid()
 

@@ -313,6 +313,12 @@ class Groups:
                 figures |= member.measure_knobs()
         return usage._replace(**figures)
 
+    @property
+    def are_empty(self) -> bool:
+        """Tell whether no process is left, not even a zombie; False where nobody can tell."""
+        current = self.pids_current
+        return current is not None and read(current) == b"0\n"
+
     def close(self) -> None:
         """Kill what is left and remove the groups; idempotent.
 

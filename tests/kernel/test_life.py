@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from runner import ConfigError, Mount, ProtocolError, Sandbox, SandboxError
+from runner import CAPTURE, ConfigError, Mount, ProtocolError, Sandbox, SandboxError
 from runner.host import detect
+from runner.units import MiB
 
 pytestmark = pytest.mark.userns
 
@@ -359,3 +360,24 @@ def test_fresh_sandbox_of_which_a_source_has_gone_says_so() -> None:
             assert sandbox.run(["test", "-d", "/place"]).ok  # it was made before that
             with pytest.raises(ConfigError, match="/place"):
                 sandbox.run(["true"])
+
+
+@pytest.mark.cgroup
+def test_fresh_sandboxes_take_over_the_groups_of_those_that_have_ended() -> None:
+    """Making and removing them takes long; their figures start anew with each run."""
+    with Sandbox(fresh="sandbox") as sandbox:
+        joined = []  # the objects, so that no id is used again
+        for _ in range(6):
+            result = sandbox.run(["sh", "-c", "cat /proc/self/cgroup"])
+            assert result.ok
+            assert result.processes_peak in {1, 2, None}
+            spare = sandbox._life._spare
+            assert spare is not None
+            assert spare._groups is not None
+            joined.append(spare._groups)
+        hog = sandbox.run(["head", "-c", "30m", "/dev/zero"], stdout=CAPTURE)
+        assert hog.ok
+        small = sandbox.run(["true"])
+        assert small.memory_bytes is not None
+        assert small.memory_bytes < 8 * MiB
+    assert len(set(map(id, joined))) <= 3

@@ -29,7 +29,8 @@ class FakeBox:
     script: list[tuple[object, object]]
     reusable = True
 
-    def __init__(self, blueprint: FakeBlueprint) -> None:
+    def __init__(self, blueprint: FakeBlueprint, *, once: bool) -> None:
+        del once
         assert isinstance(blueprint, FakeBlueprint)
         self.made.append(self)
         self.told_to_end = False
@@ -80,6 +81,9 @@ class FakeBlueprint:
 
     def serves(self, *, old_mounts: bool) -> bool:
         return not old_mounts
+
+    def close(self) -> None:
+        """It keeps nothing."""
 
 
 def result_of(given: object) -> object:
@@ -312,7 +316,7 @@ def test_box_that_cannot_be_begun_is_the_next_runs_failure_and_not_this_ones(
     look_ahead = next(runs)
     assert callable(look_ahead)
 
-    def unable(*_: object) -> None:
+    def unable(*_: object, **_options: object) -> None:
         raise UNABLE
 
     with monkeypatch.context() as context:
