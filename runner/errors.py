@@ -265,6 +265,11 @@ _MEMORY_TOO_SMALL = "the memory limit is too small to start any program: give 1 
 
 _GROUP_GONE = "somebody removed the program's cgroup: keep others off the run-sandboxed groups"
 
+_NOT_WRITABLE = (
+    "files go into the working directory, which the program's user has to be able to write to: "
+    "start in one of the sandbox's own, such as /tmp"
+)
+
 _DETAILS: Final[dict[Detail, str]] = {
     Detail.LOADER_MISSING: (
         "the file exists, its loader does not: bind what `ldd` or the first line of the script "
@@ -342,6 +347,11 @@ _HINTS: Final[dict[tuple[ErrorLocation, int], str]] = {
     (ErrorLocation.CHDIR, errno_names.ENOENT): "this directory does not exist in the sandbox",
     (ErrorLocation.CHDIR, errno_names.EACCES): (
         "the program's user may not enter this directory: let others search it (chmod o+x)"
+    ),
+    (ErrorLocation.COPY_IN, errno_names.EROFS): _NOT_WRITABLE,
+    (ErrorLocation.COPY_IN, errno_names.EACCES): _NOT_WRITABLE,
+    (ErrorLocation.COPY_IN, errno_names.ENOSPC): (
+        "what goes in counts for Limits.disk and Limits.inodes, and for the size of its place"
     ),
     (ErrorLocation.SETRLIMIT, errno_names.EPERM): (
         "the hard limit is above the caller's own: lower it, or raise the caller's"

@@ -27,6 +27,7 @@ from runner.config import (
 from runner.errors import ConfigError, SandboxError
 
 if TYPE_CHECKING:
+    from runner.cli.copies import CopiesOut
     from runner.config import Hook
     from runner.result import Result
     from runner.sandbox import Sandbox
@@ -112,7 +113,10 @@ def _outcome(
     options: SimpleNamespace, command: list[str], then: Callable[[Result], Result] | None
 ) -> int:
     try:
-        with Outputs(json=options.json, meta=options.meta) as outputs:
+        with ExitStack() as places_to_write:
+            outputs = Outputs(json=options.json, meta=options.meta)
+            places_to_write.enter_context(outputs)
+            copied = _copies_out(options, places_to_write)
             try:
                 result = _run(options, command)
             except SandboxError as error:
@@ -122,10 +126,29 @@ def _outcome(
                 outputs.write(_cancelled(error))
                 raise
             outputs.write(result)
+            if copied is not None:
+                copied.write(result)
             return _report(options, result if then is None else then(result))
     except ConfigError as error:  # of the outputs
         report.say(str(error))
         return report.SANDBOX_FAILED
+
+
+def _copies_out(options: SimpleNamespace, opened: ExitStack) -> CopiesOut | None:
+    if not options.copy_out:
+        return None
+    from runner.cli.copies import CopiesOut
+
+    return opened.enter_context(CopiesOut(options.copy_out))
+
+
+def _copied(options: SimpleNamespace) -> dict[str, Any]:
+    """Give the arguments of a run that --copy-in and --copy-out are."""
+    if not options.copy_in and not options.copy_out:
+        return {}
+    from runner.cli import copies
+
+    return {"files_in": copies.given(options.copy_in), "files_out": copies.wanted(options)}
 
 
 def _cancelled(error: KeyboardInterrupt) -> Result:
@@ -163,6 +186,7 @@ def _run(options: SimpleNamespace, command: list[str]) -> Result:
                     policy_log=options.policy_log,
                     measure=_measures(options),
                     repeat=options.repeat or 1,
+                    **_copied(options),
                 )
 
 
@@ -338,7 +362,8 @@ def _report(options: SimpleNamespace, result: Result) -> int:
         report.say(report.asked_for(result, _measures(options), options.instruction_rate))
         if options.verbose:
             report.say(report.guarantees(result))
-    return report.exit_status(result)
+    # What was to come out and is not there is the program's failure too.
+    return report.exit_status(result) or (0 if result.files_ok else 1)
 
 
 def _limit_reached(options: SimpleNamespace, result: Result) -> float | None:

@@ -162,6 +162,16 @@ OPTIONS: Final = (
     Option(_F, "read_only", ("--read-only",), "PATH", mounts.read_only,
            "make PATH in the sandbox read-only, with all that is mounted below",
            repeat=True),
+    Option(_F, "copy_in", ("--copy-in",), "FILE[:NAME]", values.copy_in,
+           "copy FILE into the directory that it starts in, as NAME; it may do with it what it "
+           "wants. With --chdir /tmp that is a place of its own",
+           repeat=True),
+    Option(_F, "copy_out", ("--copy-out",), "NAME[:FILE][?]", values.copy_out,
+           "when all has ended, copy NAME from the directory that it starts in to FILE; with ? "
+           "it may be missing",
+           repeat=True),
+    Option(_F, "copy_limit", ("--copy-limit",), "SIZE", values.size,
+           "of each file, what --copy-out copies at most; 64M otherwise"),
 
     Option(_P, "umask", ("--umask",), "MODE", values.mode,
            "bits that no new file has, in octal"),

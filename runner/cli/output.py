@@ -49,7 +49,10 @@ class OutputFile:
 
     def write(self, text: str) -> None:
         """Write all of it, once; raises ConfigError."""
-        content = text.encode("utf-8", "surrogateescape")
+        self.write_bytes(text.encode("utf-8", "surrogateescape"))
+
+    def write_bytes(self, content: bytes) -> None:
+        """Write all of it, once; raises ConfigError."""
         try:
             if self._replaced:
                 self._replace(content)

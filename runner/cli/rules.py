@@ -31,6 +31,7 @@ _EXCLUSIVE: Final = (
     *(("console", other) for other in ("stdin", "stdout", "stderr", "join_stderr")),
     ("console", "policy_log"),
     *(("console", other) for other in ("measure", "instruction_rate", "repeat")),
+    *(("console", other) for other in ("copy_in", "copy_out")),
 )
 # The options that are a setrlimit(2) of their own.
 _OWN_OPTION: Final = {
@@ -63,6 +64,9 @@ def check(options: SimpleNamespace) -> None:
     _check_once("--env", (name for name, _value in options.env))
     _check_once("--sysctl", (name for name, _value in options.sysctls))
     _check_once("--time-offset", (clock for clock, _amount in options.time_offsets))
+    _check_once("--copy-in", (copy.name for copy in options.copy_in))
+    _check_once("--copy-out", (copy.name for copy in options.copy_out))
+    _check_once("the file of --copy-out", (copy.path for copy in options.copy_out))
     _check_once("the place", (mount.target for mount in _placed(options)))
 
 

@@ -274,6 +274,20 @@ def output_file(text: str) -> str:
     return text
 
 
+def copy_in(text: str) -> object:
+    """Read FILE[:NAME]."""
+    from runner.cli import copies  # few copy anything
+
+    return copies.copy_in(text)
+
+
+def copy_out(text: str) -> object:
+    """Read NAME[:FILE][?]."""
+    from runner.cli import copies  # few copy anything
+
+    return copies.copy_out(text)
+
+
 def guarantees(text: str) -> tuple[str, ...]:
     """Read names with commas between; whether they are known is the sandbox's to say."""
     names = tuple(text.split(","))

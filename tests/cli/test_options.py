@@ -176,6 +176,22 @@ BAD_VALUES: dict[str, list[tuple[str, str]]] = {
     "--device": [("/dev/\0", "Mount.target: '/dev/\\x00': it holds a NUL byte")],
     "--mask": [("x", f"'x'{_ABSOLUTE}"), ("/", f"'/'{_HIDES}")],
     "--read-only": [("x/../y", f"'x/../y'{_ABSOLUTE}")],
+    "--copy-in": [
+        ("", "'': a name is empty"),
+        (":a", "':a': a name is empty"),
+        ("a:", "'a:': '': it is empty"),
+        ("/tmp/", "'/tmp/': '': it is empty"),
+        ("a:/b", "'a:/b': '/b': give a name relative to the working directory"),
+        ("a:../b", "'a:../b': '../b': give a name without . and .. and empty parts"),
+    ],
+    "--copy-out": [
+        ("", "'': a name is empty"),
+        ("?", "'?': a name is empty"),
+        ("a:", "'a:': a name is empty"),
+        ("/a", "'/a': '/a': give a name relative to the working directory"),
+        ("..:b?", "'..:b?': '..': give a name without . and .. and empty parts"),
+    ],
+    "--copy-limit": [("0K", f"'0K'{_ZERO}"), ("1MB", f"'1MB' {_SIZE}")],
     "--umask": [("8", f"'8'{_MODE}"), ("", f"''{_MODE}"), ("00000", f"'00000'{_MODE}")],
     "--nice": [("low", f"'low'{_NUMBER}"), ("1.5", f"'1.5'{_NUMBER}")],
     "--affinity": [
