@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import platform
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import Final
 import pytest
 
 from runner import Limits, Mount, Result, Sandbox, Status
-from runner.seccomp import evaluate, load, stock, syscalls
+from runner.seccomp import compile_policy, evaluate, load, stock, syscalls
 from runner.seccomp.rules import Verb
 from runner.seccomp.start import START, with_secret
 
@@ -241,6 +242,32 @@ def test_call_that_no_kernel_has_is_not_there(policy: str, calls: Path) -> None:
     with confined(policy, calls) as sandbox:
         given = errnos(tried(sandbox, "5000", str(2**31), str(ALL)))
     assert given == [ENOSYS] * 3
+
+
+@pytest.mark.parametrize(
+    ("action", "answer"),
+    [
+        ("allow", 0),
+        ("log", 0),
+        ("errno 0", 0),
+        ("errno EPERM", EPERM),
+        ("errno ENOTTY", ENOTTY),
+        ("errno 4095", 4095),
+        ("trace 7", ENOSYS),  # as nobody traces
+        ("notify", ENOSYS),  # as nobody listens
+        ("kill", KILL),
+        ("kill_thread", KILL),
+        ("trap", KILL),  # as nobody handles SIGSYS
+    ],
+)
+def test_action_is_what_the_program_sees(action: str, answer: int, calls: Path) -> None:
+    policy = compile_policy(f"default allow\n{action} getppid", name="test", arch=ARCH)
+    with confined(policy, calls) as sandbox:
+        result = tried(sandbox, word("getppid", ()), word("getpid", ()))
+    if answer == KILL:
+        assert (result.signal, result.stdout) == (signal.SIGSYS, b"")
+    else:
+        assert errnos(result) == [answer, 0]
 
 
 def test_program_under_strict_that_execs_itself_dies(calls: Path, tmp_path: Path) -> None:
