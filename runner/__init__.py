@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     )
     from runner.files import Artefact, ArtefactCache
     from runner.pool import Lease, PoolStats, SandboxPool
+    from runner.pool.tasks import AsyncSandboxPool
     from runner.process import Process, start
     from runner.result import (
         FileState,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from runner.units import GiB, KiB, MiB
 
 _MODULES = {
+    "pool.tasks": "AsyncSandboxPool",
     "aio": "AsyncSandbox",
     "config": "ADDR_NO_RANDOMIZE ALL_NAMESPACES RLIM_INFINITY Capabilities Credential "
     "DeviceAccess Hook IdMap IoLimit Join Landlock Limits Mount Namespace Network Rlimit "
@@ -94,6 +96,7 @@ __all__ = [
     "Artefact",
     "ArtefactCache",
     "AsyncSandbox",
+    "AsyncSandboxPool",
     "Capabilities",
     "ChildError",
     "ConfigError",

@@ -21,7 +21,7 @@ except ImportError as error:
     raise ImportError(message) from error
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from typing_extensions import Unpack
 
@@ -76,6 +76,10 @@ class AsyncSandbox(SandboxBase):
     def cancel(self) -> None:
         """End the run in progress with Status.CANCELLED."""
         self._life.cancel()
+
+    def ends_if(self, cancelled: Callable[[], bool]) -> None:
+        """End runs that are only about to start too, when this says so; for a pool."""
+        self._life.cancelled_by = cancelled
 
     async def reset(self) -> None:
         """Leave nothing of earlier runs, files neither: the next run starts it anew."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MAX_RUNS: Final = 10_000
 CHECK_AFTER_S: Final = 10.0
-_WAITING_EACH: Final = 64
+WAITING_EACH: Final = 64
 
 
 class SandboxPool:
@@ -61,7 +61,7 @@ class SandboxPool:
         pin: bool = False,
         **options: Any,  # noqa: ANN401 - those of Sandbox, which checks them
     ) -> None:
-        limit = _WAITING_EACH * size if queue_limit is None else queue_limit
+        limit = WAITING_EACH * size if queue_limit is None else queue_limit
 
         def make_state() -> PoolState:
             return PoolState(
@@ -74,7 +74,7 @@ class SandboxPool:
 
         self._make_state: Callable[[], PoolState] = make_state
         self._begin()
-        self._cores = _cores(size, options) if pin else []
+        self._cores = pinned_cores(size, options) if pin else []
         each = [options | {"cpus": (core.cpu,)} for core in self._cores] or [options] * size
         self._sandboxes = [_Lent(**one) for one in each]
         _pools.add(self)
@@ -322,7 +322,8 @@ class _Lent(Sandbox):
         self._life.cancelled_by = cancelled
 
 
-def _cores(size: int, options: dict[str, Any]) -> list[Core]:
+def pinned_cores(size: int, options: dict[str, Any]) -> list[Core]:
+    """Give a core for each sandbox; ConfigError if there are too few."""
     cores = physical_cores()
     if len(cores) < size:
         refuse("size", size, f"there are {len(cores)} cores to pin to: give at most as many")
