@@ -125,7 +125,7 @@ def lines(data: dict[str, Any]) -> Iterator[str]:
     yield describe(data["measured"])
     yield ""
     runs = len(data["figures"][0]["truth"])
-    yield f"What the result says less the truth: median and worst of {runs} runs of each program."
+    yield f"What the result says less the truth: median and worst of {runs} runs of each."
     yield ""
     yield from table(data, burns=True)
     yield ""

@@ -77,6 +77,7 @@ CONTESTANTS = (
     Contestant("subprocess.run", None, python("subprocess")),
     Contestant(LIVE, None, python("live")),
     Contestant(ONCE, None, python("once")),
+    Contestant("sandbox built ahead", None, python("ahead")),
     Contestant("bwrap", others.missing("bwrap", "bubblewrap"), bwrap),
     Contestant("crun", others.missing("crun", "crun"), crun),
     Contestant("firejail", others.missing("firejail", "firejail"), firejail),

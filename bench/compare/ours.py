@@ -1,8 +1,9 @@
 """Runs a program by Python: `python -m bench.compare.ours HOW PLACE COMMAND…`.
 
 HOW is "subprocess" for subprocess.run, "live" for one sandbox that runs it each time, "once"
-for a sandbox each; and, after a colon each, what the sandbox goes without (see WITHOUT). For
-each line "N" on stdin it runs the command N times, and prints how long each took, in ns.
+for a sandbox each, "ahead" for one each that is made while another runs; and, after a colon
+each, what the sandbox goes without (see WITHOUT). For each line "N" on stdin it runs the
+command N times, and prints how long each took, in ns.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def runs(how: str, place: str, command: list[str]) -> Callable[[], object]:
         WITHOUT[name](options, place)
     if kind == "once":
         return lambda: run(command, stdout=None, stderr=None, **options)
-    live = Sandbox(**options)
+    live = Sandbox(fresh="sandbox" if kind == "ahead" else "run", **options)
     return lambda: live.run(command, stdout=None, stderr=None)
 
 
