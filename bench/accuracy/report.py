@@ -62,10 +62,10 @@ def cell(each: Series | None, size: float) -> str:
 def missing(data: dict[str, Any]) -> Iterator[str]:
     """Name what could not be measured, and why."""
     for language, why in data["missing"].items():
-        yield f"{language}: not measured, for want of {why}"
+        yield f"- {language}: not measured, for want of {why}"
     for language in LANGUAGES:
         if language.cannot and language.name not in data["missing"]:
-            yield f"{language.name}: its library has no {', '.join(language.cannot)}"
+            yield f"- {language.name}: its library has no {', '.join(language.cannot)}"
 
 
 def kill_table(data: dict[str, Any]) -> Iterator[str]:
@@ -95,8 +95,11 @@ def pictures(data: dict[str, Any]) -> None:
                 colour = names.index(each.case.language)
                 rows.append(svg.Strip(each.case.name, errors, colour, (-off, off)))
         if rows:
-            spread = [value for row in rows for value in (*row.values, *(row.band or ()))]
-            axis = svg.around(f"figure less truth, {unit}; {BOUNDS[name]}", spread)
+            # Wide enough for all that was off, not for every bound: those of large figures are.
+            furthest = max(abs(value) for row in rows for value in row.values)
+            typical = statistics.median(row.band[1] for row in rows if row.band)
+            reach = 1.1 * max(furthest, typical)
+            axis = svg.Axis(f"figure less truth, {unit}; {BOUNDS[name]}", -reach, reach)
             picture = svg.strips(f"How far the figure for {name} is off", note, axis, rows)
             draw(f"accuracy-{name.split()[0].lower()}", picture)
     if data["kills"]:
