@@ -264,6 +264,34 @@ def late():
     for _ in range(3): show(sandbox.run(["sh", "-c", "exit 3"]))
     sandbox.close()
 """,
+    "is a prefork server that reaps its workers": """
+def reap(*_):
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]: pass
+signal.signal(signal.SIGCHLD, reap)
+sandbox = Sandbox()
+sandbox.start()  # before the fork, as with gunicorn's preload_app
+read, write = os.pipe()
+for _ in range(3):
+    if os.fork() == 0:
+        os.write(write, b"%d\\n" % sandbox.run(["sh", "-c", "exit 3"]).exit_code)
+        sys.exit()
+os.close(write)
+with open(read) as lines: print(*map(str.strip, lines), flush=True)
+assert sandbox.run(["true"]).ok
+sandbox.close()
+""",
+    "works in a subinterpreter": """
+try: import _interpreters as interpreters
+except ImportError: import _xxsubinterpreters as interpreters
+one = interpreters.create()
+interpreters.run_string(one, '''
+from runner import Sandbox
+with Sandbox() as sandbox:
+    for _ in range(3): print(sandbox.run(["sh", "-c", "exit 3"]).exit_code, flush=True)
+''')
+interpreters.destroy(one)
+""",
     "runs in multiprocessing's forked workers": """
 import multiprocessing
 sandbox = Sandbox()
