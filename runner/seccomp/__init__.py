@@ -1,7 +1,7 @@
 """Which system calls a program may make: policy text → rules → BPF.
 
 A stock policy is loaded as it was compiled for the package; `python -m runner.seccomp` compiles
-them. Only compiling needs pyseccomp, and only for the names and numbers of system calls.
+them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def compile_policy(
     """Compile a policy to struct sock_filter[], little-endian, as seccomp(2) takes it.
 
     `name` stands in messages; `sources` are the texts that it may include, by name. Raises
-    ConfigError with one line for each fault, HostError without pyseccomp or libseccomp.
+    ConfigError with one line for each fault.
     """
     # Not needed for a stock policy, so not on the way of every start.
     from runner.seccomp.bpf import compile_rules

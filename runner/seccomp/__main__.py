@@ -1,4 +1,7 @@
-"""Compile the stock policies, write the tables of names: `python -m runner.seccomp [DIR]`."""
+"""Write the tables of names, compile the stock policies: `python -m runner.seccomp [DIR]`.
+
+Needs pyseccomp and libseccomp, which nothing else does.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ import os
 import sys
 
 from runner.errors import SandboxError
-from runner.seccomp import COMPILED, compile_policy, files, syscalls
-from runner.seccomp.names import CALLS, TABLES
+from runner.seccomp import COMPILED, compile_policy, files, library, syscalls
+from runner.seccomp.names import CALLS, ELSEWHERE, TABLES
 
 
 def compile_all(directory: str) -> dict[str, bytes]:
@@ -26,30 +29,33 @@ def compile_all(directory: str) -> dict[str, bytes]:
 
 def call_tables() -> dict[str, str]:
     """Give the names of each architecture's calls, a line each; file name → text."""
-    return {
+    tables = {arch: library.numbers(arch) for arch in TABLES}
+    ours = {name for arch in syscalls.AUDIT_ARCHS for name in tables[arch]}
+    texts = {
         f"{arch}.txt": "".join(
             f"{number} {name}\n"
-            for name, number in sorted(syscalls.numbers(arch).items(), key=lambda pair: pair[1])
+            for name, number in sorted(numbers.items(), key=lambda pair: pair[1])
         )
-        for arch in TABLES
+        for arch, numbers in tables.items()
     }
+    elsewhere = sorted(library.all_names() - ours)
+    return texts | {ELSEWHERE: "".join(f"{name}\n" for name in elsewhere)}
 
 
 def main() -> int:
-    """Write the filters and the tables beside this module."""
+    """Write the tables, and the filters by them, beside this module."""
+    for file_name, text in call_tables().items():
+        with open(os.path.join(CALLS, file_name), "w", encoding="ascii") as file:
+            file.write(text)
     try:
         filters = compile_all(sys.argv[1] if len(sys.argv) > 1 else files.POLICIES)
-        tables = call_tables()
     except SandboxError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     for file_name, program in filters.items():
-        with open(os.path.join(COMPILED, file_name), "wb") as file:
-            file.write(program)
+        with open(os.path.join(COMPILED, file_name), "wb") as binary:
+            binary.write(program)
         sys.stdout.write(f"{file_name}: {len(program) // 8} instructions\n")
-    for file_name, text in tables.items():
-        with open(os.path.join(CALLS, file_name), "w", encoding="ascii") as file:
-            file.write(text)
     return 0
 
 

@@ -19,6 +19,7 @@ _ARCHS: Final = {
     0x4000_0028: "arm",
 }
 TABLES: Final = (*_ARCHS.values(), "x32")
+ELSEWHERE: Final = "elsewhere.txt"  # names that no architecture has that we compile for
 _X32_BIT: Final = 1 << 30
 
 

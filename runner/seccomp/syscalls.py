@@ -1,48 +1,20 @@
 """Names and numbers of system calls, for each architecture that we compile for.
 
-The one module that uses pyseccomp, and for its tables alone. What libseccomp resolves is
-checked here, for it answers an unknown name with -1 and a name of another architecture with
-some other negative number, neither of which is an error to it.
+Read from the tables in `calls/`, which `python -m runner.seccomp` writes.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from runner.errors import ConfigError, HostError
+from runner.errors import ConfigError
+from runner.seccomp.names import CALLS, ELSEWHERE
 
 # AUDIT_ARCH_*, <linux/audit.h>: what a filter finds in seccomp_data.arch.
 AUDIT_ARCHS: Final[Mapping[str, int]] = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
-
-# libseccomp 2.5 ends at 456; since 403 a new call has the same number on all architectures.
-# Source: scripts/syscall.tbl of Linux 6.18.
-_NEWER: Final[Mapping[str, int]] = {
-    "set_mempolicy_home_node": 450,
-    "cachestat": 451,
-    "fchmodat2": 452,
-    "map_shadow_stack": 453,
-    "futex_wake": 454,
-    "futex_wait": 455,
-    "futex_requeue": 456,
-    "statmount": 457,
-    "listmount": 458,
-    "lsm_get_self_attr": 459,
-    "lsm_set_self_attr": 460,
-    "lsm_list_modules": 461,
-    "mseal": 462,
-    "setxattrat": 463,
-    "getxattrat": 464,
-    "listxattrat": 465,
-    "removexattrat": 466,
-    "open_tree_attr": 467,
-    "file_getattr": 468,
-    "file_setattr": 469,
-}
-_PAST_THE_LAST: Final = 600
-_UNKNOWN: Final = -1  # __NR_SCMP_ERROR
-_LIBSECCOMP_NAMES: Final = {"i386": "X86"}
 
 
 def check_arch(arch: str) -> None:
@@ -53,27 +25,10 @@ def check_arch(arch: str) -> None:
 
 @functools.cache
 def numbers(arch: str) -> Mapping[str, int]:
-    """Give the number of each system call that `arch` has.
-
-    Raises HostError where pyseccomp or libseccomp is not installed.
-    """
-    try:
-        import pyseccomp
-    except ImportError as error:
-        remedy = "pip install run-sandboxed[policy]; the stock policies do without"
-        raise HostError("pyseccomp, to compile policies, is not installed", remedy) from error
-    except RuntimeError as error:
-        remedy = "apt-get install libseccomp2; the stock policies do without"
-        raise HostError("libseccomp.so.2, which pyseccomp uses, is missing", remedy) from error
-    found = dict(_NEWER)
-    table = getattr(pyseccomp.Arch, _LIBSECCOMP_NAMES.get(arch, arch.upper()))
-    for number in range(_PAST_THE_LAST):
-        try:
-            name = pyseccomp.resolve_syscall(table, number)
-        except ValueError:
-            continue  # no call has this number
-        found[name.decode()] = number
-    return found
+    """Give the number of each system call that `arch` has."""
+    with open(os.path.join(CALLS, f"{arch}.txt"), encoding="ascii") as file:
+        pairs = (line.split() for line in file)
+        return {name: int(number) for number, name in pairs}
 
 
 @functools.cache
@@ -88,12 +43,8 @@ def is_known(name: str) -> bool:
 
 def is_of_others(name: str) -> bool:
     """Tell whether only architectures have it that are none of ours."""
-    import pyseccomp
-
-    if name in _known() or not (name.isascii() and name.isidentifier()):
-        return False
-    number: int = pyseccomp.resolve_syscall(pyseccomp.Arch.X86_64, name)
-    return number != _UNKNOWN
+    with open(os.path.join(CALLS, ELSEWHERE), encoding="ascii") as file:
+        return name in file.read().split("\n")
 
 
 def fault(name: str) -> str | None:

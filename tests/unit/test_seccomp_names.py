@@ -9,7 +9,7 @@ import pytest
 
 from runner.seccomp import syscalls
 from runner.seccomp.__main__ import call_tables
-from runner.seccomp.names import CALLS, TABLES, describe
+from runner.seccomp.names import CALLS, ELSEWHERE, TABLES, describe
 
 X86_64, I386, AARCH64, ARM = 0xC000003E, 0x40000003, 0xC00000B7, 0x40000028
 
@@ -39,7 +39,8 @@ def test_call_is_named_by_the_table_of_its_architecture(
 
 def test_tables_are_those_that_would_be_written_now() -> None:
     tables = call_tables()
-    assert sorted(tables) == sorted(os.listdir(CALLS)) == sorted(f"{t}.txt" for t in TABLES)
+    assert sorted(tables) == sorted(os.listdir(CALLS))
+    assert tables.keys() == {ELSEWHERE, *(f"{table}.txt" for table in TABLES)}
     for name, text in tables.items():
         assert Path(CALLS, name).read_text(encoding="ascii") == text
 
