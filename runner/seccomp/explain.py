@@ -55,13 +55,12 @@ def rules_of(policy: Policy, name: str) -> Iterator[Rule]:
 
 def _value(word: str, constants: Mapping[str, int]) -> int:
     """Read an argument as the 64 bits that a filter sees."""
+    sign = word[:1] if word[:1] in {"~", "-"} else ""
     value = 0
-    for term in word.lstrip("~-").split("|"):
+    for term in word[len(sign) :].split("|"):
         value |= _term(term.strip(), constants)
-    if word.startswith("~"):
-        value = ~value
-    elif word.startswith("-"):
-        value = -value
+    if sign:
+        value = ~value if sign == "~" else -value
     if not -(2**63) <= value <= ARGUMENT_MASK:
         raise ConfigError(f"{word}: it does not fit in 64 bits")
     return value & ARGUMENT_MASK
