@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         ADDR_NO_RANDOMIZE,
         ALL_NAMESPACES,
         RLIM_INFINITY,
+        Call,
         Capabilities,
         Credential,
         DeviceAccess,
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "pool.tasks": "AsyncSandboxPool",
     "aio": "AsyncSandbox",
-    "config": "ADDR_NO_RANDOMIZE ALL_NAMESPACES RLIM_INFINITY Capabilities Credential "
+    "config": "ADDR_NO_RANDOMIZE ALL_NAMESPACES RLIM_INFINITY Call Capabilities Credential "
     "DeviceAccess Hook IdMap IoLimit Join Landlock Limits Mount Namespace Network Rlimit "
     "Runner Supervision TimeOffsets User Where",
     "errors": "ChildError ConfigError ErrorLocation HostError PoolCancelled PoolClosed "
@@ -97,6 +98,7 @@ __all__ = [
     "ArtefactCache",
     "AsyncSandbox",
     "AsyncSandboxPool",
+    "Call",
     "Capabilities",
     "ChildError",
     "ConfigError",

@@ -201,14 +201,33 @@ class Box:
             files_out,
         )
 
-    def finish(self, pending: Pending) -> Result:
-        """Wait for the end of a program; the keeper's fd is readable when it has come."""
+    def hear(self, pending: Pending) -> wire.Reply | None:
+        """Hear what the keeper says, where its fd is readable; None: it was not yet the end.
+
+        It has asked what becomes of a call then, and got an answer.
+        """
+        receive, steps = self.keeper.receive, pending.request.steps
+        if pending.observation is None:
+            reply = receive(steps)
+        else:
+            with pending.observation.explained():
+                reply = receive(steps)
+        if reply.kind != wire.ReplyKind.ASKED:
+            return reply
+        from runner import asking  # few ask
+
+        verdict = asking.answer(reply, self._extras["supervision"])
+        self.keeper.send_answer(reply.item, verdict)
+        return None
+
+    def finish(self, pending: Pending, reply: wire.Reply) -> Result:
+        """Say what happened to a program, by the reply that is its end."""
         if not pending.files_out:
-            return self._finish(pending)
+            return self._finish(pending, reply)
         from runner.files import transfer  # few runs have any
 
         try:
-            result = self._finish(pending)
+            result = self._finish(pending, reply)
             taken = transfer.take(self.keeper, pending.work_dir, pending.files_out, self._owner)
         finally:
             self.keeper.send_clean()
@@ -218,13 +237,11 @@ class Box:
         """Ask whether it is alive; SandboxError if not."""
         self.keeper.ping(timeout)
 
-    def _finish(self, pending: Pending) -> Result:
-        observation = pending.observation
-        if observation is None:
-            return self._result(pending, self.keeper.receive(pending.request.steps))
-        with observation.explained():
-            reply = self.keeper.receive(pending.request.steps)
-        return observation.added_to(self._result(pending, reply), reply)
+    def _finish(self, pending: Pending, reply: wire.Reply) -> Result:
+        result = self._result(pending, reply)
+        if pending.observation is None:
+            return result
+        return pending.observation.added_to(result, reply)
 
     def _result(self, pending: Pending, reply: wire.Reply) -> Result:
         groups, wanted = self._groups, pending.wanted

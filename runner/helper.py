@@ -210,6 +210,14 @@ class Keeper:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError, OSError):
             self._socket.send(request)  # a dead keeper has killed everything already
 
+    def send_answer(self, index: int, verdict: int) -> None:
+        """Say what becomes of a call that was ASKED about: an errno, or wire.ANSWER_*."""
+        answer = verdict << 32 | index
+        kind = wire.RequestKind.ANSWER
+        request = wire.encode_request(kind, self._run_id, clone_flags=answer)
+        with contextlib.suppress(OSError):  # its end is told by `receive`
+            self._socket.send(request)
+
     def send_sync(self, *, abort: bool) -> None:
         """Let the program that waits before its exec go on, or end it."""
         flags = wire.ABORT if abort else 0

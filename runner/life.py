@@ -243,8 +243,11 @@ class Life:
                 box.keeper.send_kill(pending.run_id)
             if self._once:
                 yield self._look_ahead
-            yield box.keeper.fileno()
-            return box.finish(pending)
+            reply = None
+            while reply is None:
+                yield box.keeper.fileno()
+                reply = box.hear(pending)
+            return box.finish(pending, reply)
         except ChildError as error:
             if error.before_exec and not error.of_the_program:
                 raise _NotStarted(error) from error

@@ -10,7 +10,7 @@ import errno
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from runner.config.supervision import KILL, NOTIFY
+from runner.config.supervision import ASK, KILL, NOTIFY
 from runner.errors import ConfigError
 from runner.seccomp.start import START
 
@@ -27,6 +27,7 @@ class Kind(enum.IntEnum):
     KILL = 1
     COUNT = 2
     PATH = 3
+    ASK = 4
 
 
 class Use(enum.IntEnum):
@@ -158,7 +159,7 @@ class Rules(NamedTuple):
     arch: int
     calls: tuple[CallRule, ...]
     paths: tuple[tuple[PathSet, Match, str], ...]
-    refuse: int  # the errno, or 0: it ends the run
+    refuse: int  # the errno; 0: it ends the run; -1: somebody is asked
     by_notice: bool  # to the filter's listener, and not to a tracer
     execs: frozenset[int]  # by which the program itself is started
 
@@ -180,7 +181,10 @@ def rules(wanted: Supervision, numbers: Mapping[str, int], arch: int) -> Rules:
         near = difflib.get_close_matches(unknown[0], numbers, n=1)
         hint = f"; is it {near[0]}?" if near else ""
         raise ConfigError(f"Supervision.calls: {unknown[0]!r}: no such system call{hint}")
-    calls = [_rule(numbers[name], rule) for name, rule in wanted.calls.items()]
+    calls = [
+        _asked(name, numbers[name]) if rule == ASK else _rule(numbers[name], rule)
+        for name, rule in wanted.calls.items()
+    ]
     if wanted.has_paths:
         calls += [
             CallRule(numbers[name], Kind.PATH, where=path.packed())
@@ -194,8 +198,18 @@ def rules(wanted: Supervision, numbers: Mapping[str, int], arch: int) -> Rules:
         for pattern in getattr(wanted, path_set.name.lower()) or ()
     )
     execs = (numbers[name] for name in ("execve", "execveat") if name in numbers)
-    refused = 0 if wanted.refuse == KILL else _errno(wanted.refuse)
+    refused = {KILL: 0, ASK: -1}.get(wanted.refuse)
+    if refused is None:
+        refused = errno_of(wanted.refuse)
     return Rules(arch, tuple(calls), patterns, refused, wanted.by == NOTIFY, frozenset(execs))
+
+
+def _asked(name: str, number: int) -> CallRule:
+    """Ask, with the first path that it has."""
+    paths = PATHS.get(name)
+    if paths is None:
+        return CallRule(number, Kind.ASK)
+    return CallRule(number, Kind.ASK, 1, paths[0].packed())
 
 
 def _rule(number: int, rule: str | int) -> CallRule:
@@ -204,11 +218,12 @@ def _rule(number: int, rule: str | int) -> CallRule:
     return (
         CallRule(number, Kind.KILL)
         if rule == KILL
-        else CallRule(number, Kind.ERRNO, _errno(rule))
+        else CallRule(number, Kind.ERRNO, errno_of(rule))
     )
 
 
-def _errno(name: str) -> int:
+def errno_of(name: str) -> int:
+    """Give the number of an errno."""
     return next(number for number, text in errno.errorcode.items() if text == name)
 
 
@@ -262,7 +277,7 @@ def _own_calls_only(arch: int) -> Iterator[_Code]:
 
 
 def _tail(wanted: Rules) -> Iterator[_Code]:
-    """Stop the calls that have rules. A jump goes 255 far: each has its own way out."""
+    """Stop the calls that have rules. A jump goes 255 far: each has a way out."""
     stop = _NOTIFY if wanted.by_notice else _TRACE | BY_RULE
     low, high = START & 0xFFFF_FFFF, START >> 32
     yield (_LOAD, 0, 0, _NUMBER_AT)

@@ -57,6 +57,7 @@ class RequestKind(enum.IntEnum):
     FILES = 6
     CLEAN = 7
     PING = 8
+    ANSWER = 9
 
 
 class KeptUse(enum.IntFlag):
@@ -79,6 +80,7 @@ class ReplyKind(enum.IntEnum):
     REFUSED = 7
     STOPPED = 8
     DONE = 9
+    ASKED = 10
 
 
 class Cause(enum.IntEnum):

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from runner.config.landlock import Landlock
     from runner.config.named import Join, TimeOffsets, User
     from runner.config.process import CAPABILITIES, Capabilities, Hook, Where
-    from runner.config.supervision import Supervision
+    from runner.config.supervision import Call, Supervision
 
 # What few configurations have, and each of which takes long to define.
 _MODULES = {
     "devices": "DeviceAccess IoLimit",
     "landlock": "Landlock",
     "named": "Join TimeOffsets User",
-    "supervision": "Supervision",
+    "supervision": "Call Supervision",
     "process": "CAPABILITIES Capabilities Hook Where",
 }
 
@@ -44,6 +44,7 @@ __all__ = [
     "RESTRICTING",
     "RLIMITS",
     "RLIM_INFINITY",
+    "Call",
     "Capabilities",
     "Credential",
     "DeviceAccess",

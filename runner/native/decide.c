@@ -173,38 +173,74 @@ static struct decision errno_of(int error)
     return (struct decision){.verdict = VERDICT_ERRNO, .error = error};
 }
 
-static struct decision decide_path(struct rules *rules, const struct step *step, pid_t tid,
-                                   const struct call *call)
+/*
+ * Find the path of a call. Returns true with *question and *found, whose verdict is to allow
+ * it; false if *found is the decision: there is no path to judge.
+ */
+static bool find_path(struct rules *rules, const struct step *step, pid_t tid,
+                      const struct call *call, struct question *question,
+                      struct decision *found)
 {
     struct tracee_path *path = &rules->path;
-    const struct question question = question_of(step, tid, call);
-    struct decision allow = {.verdict = VERDICT_ALLOW};
+    *question = question_of(step, tid, call);
+    *found = (struct decision){.verdict = VERDICT_ALLOW};
     unsigned directory = field(step, FIELD_DIRECTORY);
     uint64_t address = argument(call, field(step, FIELD_PATH));
     path->directory = directory ? (int)argument(call, directory - 1) : AT_FDCWD;
-    path->follow = follows(step, &question);
+    path->follow = follows(step, question);
     if (address == 0) /* by fd alone, as futimens(3) does; else the kernel says EFAULT */
-        return allow;
+        return false;
     int error = tracee_text(tid, address, path->name, sizeof path->name);
-    if (error < 0)
-        return errno_of(-error);
-    if (path->name[0] == 0) /* what is open was decided, or given */
-        return question.open ? errno_of(ENOENT) : allow;
-    error = tracee_find(rules->proc, tid, path);
-    if (error < 0)
-        return errno_of(-error);
-    if (question.open)
-        allow.opening = (struct opening){path, question.flags, question.mode};
-    if (tracee_path_standard(path->found))
-        return allow;
-    if (!tracee_path_dangerous(path->found)) {
-        if (in_set(rules, question.set, path->found))
-            return allow;
-        if (in_set(rules, SET_BAN, path->found))
-            return (struct decision){.verdict = VERDICT_ERRNO, .error = EACCES, .path = path};
+    if (error == 0 && path->name[0] == 0) { /* what is open was decided, or given */
+        if (question->open)
+            *found = errno_of(ENOENT);
+        return false;
     }
-    enum verdict verdict = rules->refuse_error ? VERDICT_ERRNO : VERDICT_KILL;
-    return (struct decision){.verdict = verdict, .error = rules->refuse_error, .path = path};
+    if (error == 0)
+        error = tracee_find(rules->proc, tid, path);
+    if (error < 0) {
+        *found = errno_of(-error);
+        return false;
+    }
+    found->path = path;
+    if (question->open)
+        found->opening = (struct opening){path, question->flags, question->mode};
+    return true;
+}
+
+static struct decision decide_path(struct rules *rules, const struct step *step, pid_t tid,
+                                   const struct call *call)
+{
+    struct question question;
+    struct decision decision;
+    if (!find_path(rules, step, tid, call, &question, &decision) ||
+        tracee_path_standard(decision.path->found))
+        return decision;
+    bool dangerous = tracee_path_dangerous(decision.path->found);
+    if (!dangerous && in_set(rules, question.set, decision.path->found))
+        return decision;
+    decision.error = EACCES;
+    decision.verdict = VERDICT_ERRNO;
+    if (!dangerous && in_set(rules, SET_BAN, decision.path->found))
+        return decision;
+    if (rules->refuse_error > 0)
+        decision.error = rules->refuse_error;
+    else if (rules->refuse_error == 0)
+        decision.verdict = VERDICT_KILL;
+    else if (!dangerous)
+        decision.verdict = VERDICT_ASK;
+    return decision;
+}
+
+/* arg[2]: it has a path, by the fourth. */
+static struct decision decide_ask(struct rules *rules, const struct step *step, pid_t tid,
+                                  const struct call *call)
+{
+    struct question question;
+    struct decision decision = {.verdict = VERDICT_ASK};
+    if (step->arg[2] && find_path(rules, step, tid, call, &question, &decision))
+        decision.verdict = VERDICT_ASK;
+    return decision;
 }
 
 static struct decision decide_one(struct rules *rules, unsigned at, pid_t tid,
@@ -222,6 +258,8 @@ static struct decision decide_one(struct rules *rules, unsigned at, pid_t tid,
         return (struct decision){.verdict = VERDICT_KILL};
     case RULE_PATH:
         return decide_path(rules, step, tid, call);
+    case RULE_ASK:
+        return decide_ask(rules, step, tid, call);
     default:
         return (struct decision){.verdict = VERDICT_KILL};
     }

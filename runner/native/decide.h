@@ -8,7 +8,7 @@
 #include <sys/types.h>
 
 /* What a rule says of a call; numbered as runner/supervision.py does. */
-enum rule_kind { RULE_ERRNO, RULE_KILL, RULE_COUNT, RULE_PATH };
+enum rule_kind { RULE_ERRNO, RULE_KILL, RULE_COUNT, RULE_PATH, RULE_ASK };
 
 /* What is done with a path: decides which set it has to be in. */
 enum path_use { USE_STAT, USE_READ, USE_WRITE, USE_OPEN, USE_OPENAT2, USE_CREAT };
@@ -24,7 +24,7 @@ enum path_follow {
 enum path_set { SET_STAT, SET_READ, SET_WRITE, SET_BAN };
 enum path_match { MATCH_EXACT, MATCH_CHILDREN, MATCH_BELOW };
 
-enum verdict { VERDICT_ALLOW, VERDICT_ERRNO, VERDICT_KILL };
+enum verdict { VERDICT_ALLOW, VERDICT_ERRNO, VERDICT_KILL, VERDICT_ASK };
 
 /* An open that was decided: what is opened, by whoever opens it. */
 struct opening {
@@ -35,15 +35,15 @@ struct opening {
 struct decision {
     enum verdict verdict;
     int error;                /* of VERDICT_ERRNO */
-    struct tracee_path *path; /* that was refused, or NULL */
-    struct opening opening;   /* of VERDICT_ALLOW */
+    struct tracee_path *path; /* that was refused or is asked about, or NULL */
+    struct opening opening;   /* of VERDICT_ALLOW and VERDICT_ASK */
 };
 
 /* The rules of a run: steps of its plan, and how often each counted call was made. */
 struct rules {
     const struct plan *plan;
     int proc;         /* the caller's /proc, in which calls have their tid */
-    int refuse_error; /* for a path in no set; 0: it ends the run */
+    int refuse_error; /* for a path in no set; 0: it ends the run; -1: the grader is asked */
     uint32_t counts[WIRE_STEPS_MAX];
     struct tracee_path path;
 };

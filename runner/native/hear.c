@@ -51,22 +51,104 @@ static bool is_start(struct watch *watch, const struct notice *notice)
     return !watch->begun;
 }
 
-/*
- * It has a rule. An O_PATH fd cannot be handed over (EBADF), and nothing can be read or
- * written by it.
- */
+/* Calls that wait for the grader's word. More of them wait for their turn with the kernel. */
+enum { ASKED_MAX = 16 };
+
+static struct asked {
+    bool waits;
+    struct notice notice;
+    struct opening opening;
+    struct tracee_path path;
+} asked[ASKED_MAX];
+
+static struct asked *free_place(void)
+{
+    for (int i = 0; i < ASKED_MAX; i++)
+        if (!asked[i].waits)
+            return &asked[i];
+    return NULL;
+}
+
+void hear_nothing_asked(void)
+{
+    for (int i = 0; i < ASKED_MAX; i++)
+        asked[i].waits = false;
+}
+
+bool hear_has_room(void)
+{
+    return free_place() != NULL;
+}
+
+static void ask(struct watch *watch, const struct notice *notice,
+                const struct decision *decision)
+{
+    struct asked *place = free_place();
+    struct wire_reply reply = reply_make(REPLY_ASKED, watch->run_id);
+    const char *path = decision->path ? decision->path->found : "";
+    if (!place)
+        return; /* we have not looked for more */
+    place->waits = true;
+    place->notice = *notice;
+    place->opening = decision->opening;
+    if (decision->opening.path) {
+        place->path = *decision->path;
+        place->opening.path = &place->path;
+    }
+    reply.index = (int32_t)(place - asked);
+    reply.pid = (int32_t)notice->pid;
+    reply.violation.number = notice->call.number;
+    reply.violation.arch = notice->call.arch;
+    reply.violation.instruction = notice->call.instruction;
+    memcpy(reply.violation.args, notice->call.args, sizeof reply.violation.args);
+    if (reply_send(watch->control, &reply, path, strlen(path) + 1) < 0)
+        watch_kill(watch); /* nobody is there; its end is seen by the control socket */
+}
+
+/* An O_PATH fd cannot be handed over (EBADF), and nothing can be read or written by it. */
+static void let(struct watch *watch, const struct notice *notice, const struct opening *opening)
+{
+    if (opening->path && !(opening->flags & O_PATH))
+        inject(watch->listener, notice, watch->rules, opening);
+    else
+        listener_allow(watch->listener, notice);
+}
+
+/* The call has a rule. */
 static void decide(struct watch *watch, const struct notice *notice)
 {
     pid_t tid = (pid_t)notice->pid;
     const struct decision decision = rules_decide(watch->rules, tid, &notice->call);
-    if (decision.verdict == VERDICT_KILL)
-        hear_end_for(watch, &notice->call);
-    else if (decision.verdict == VERDICT_ERRNO)
+    switch (decision.verdict) {
+    case VERDICT_ALLOW:
+        let(watch, notice, &decision.opening);
+        break;
+    case VERDICT_ERRNO:
         listener_refuse(watch->listener, notice, decision.error);
-    else if (decision.opening.path && !(decision.opening.flags & O_PATH))
-        inject(watch->listener, notice, watch->rules, &decision.opening);
+        break;
+    case VERDICT_KILL:
+        hear_end_for(watch, &notice->call);
+        break;
+    case VERDICT_ASK:
+        ask(watch, notice, &decision);
+        break;
+    }
+}
+
+void hear_answer(struct watch *watch, uint64_t answer)
+{
+    const uint32_t index = (uint32_t)answer, verdict = (uint32_t)(answer >> 32);
+    if (index >= ASKED_MAX || !asked[index].waits)
+        return;
+    asked[index].waits = false;
+    const struct notice *notice = &asked[index].notice;
+    if (verdict == ANSWER_END)
+        hear_end_for(watch, &notice->call);
+    else if (verdict != ANSWER_LET)
+        listener_refuse(watch->listener, notice,
+                        (int)(verdict < MAX_ERRNO ? verdict : MAX_ERRNO));
     else
-        listener_allow(watch->listener, notice);
+        let(watch, notice, &asked[index].opening);
 }
 
 static void answer_notice(struct watch *watch, const struct notice *notice, uint32_t answer)

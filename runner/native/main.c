@@ -162,6 +162,7 @@ static bool take_note(struct frame *frame)
 {
     switch (frame->request.kind) {
     case REQUEST_KILL:
+    case REQUEST_ANSWER:
         return true; /* it came too late: the run has ended by itself */
     case REQUEST_KEEP:
         return kept_take(&box.kept, frame) == 0;

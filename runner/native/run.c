@@ -9,6 +9,7 @@
 #include "birth.h"
 #include "counter.h"
 #include "explain.h"
+#include "hear.h"
 #include "inject.h"
 #include "ledger.h"
 #include "listener.h"
@@ -345,6 +346,7 @@ static int run_once(struct box *box, const struct frame *frame, const struct pla
     if (rules_by_notice(plan)) {
         watch.rules = &supervisor.rules;
         rules_init(watch.rules, plan, -1);
+        hear_nothing_asked();
     } else if (rules_present(plan))
         watch.supervisor = &supervisor;
     ledger_reset();

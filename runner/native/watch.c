@@ -155,6 +155,8 @@ static void on_control(struct watch *watch)
     else if (frame.request.kind == REQUEST_SYNC && abort) {
         watch->aborted = true;
         watch_kill(watch);
+    } else if (frame.request.kind == REQUEST_ANSWER && frame.request.run_id == watch->run_id) {
+        hear_answer(watch, frame.request.clone_flags);
     } else if (frame.request.kind == REQUEST_SYNC && watch->sync >= 0) {
         watch->synchronising = false;
         watch->started_ns = clock_ns(CLOCK_MONOTONIC); /* the callback is no set-up of ours */
@@ -325,7 +327,8 @@ int watch_program(struct watch *watch)
             [INIT] = {.fd = watch->box->init_pidfd, .events = POLLIN},
             [SYNC] = {.fd = watch->sync, .events = POLLIN},
             [NOTIFY] = {.fd = watch->notify, .events = POLLIN},
-            [LISTENER] = {.fd = watch->heard_all ? -1 : watch->listener, .events = POLLIN},
+            [LISTENER] = {.fd = watch->heard_all || !hear_has_room() ? -1 : watch->listener,
+                          .events = POLLIN},
             [SUPERVISED] = {.fd = watch->supervisor ? watch->supervisor->children : -1,
                             .events = POLLIN},
             [STOPS] = {.fd = watch->stops, .events = POLLIN},

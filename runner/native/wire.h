@@ -287,10 +287,11 @@ enum request_kind {
     REQUEST_RUN = 2,
     REQUEST_KILL = 3,
     REQUEST_SYNC = 4,
-    REQUEST_KEEP = 5,  /* fds that follow those of each RUN; a byte of kept_use for each */
-    REQUEST_FILES = 6, /* a plan of FILES steps; answered by DONE, with the fd it opened */
-    REQUEST_CLEAN = 7, /* no more files are taken out: put the places back; not answered */
-    REQUEST_PING = 8,  /* answered by DONE if init answers us */
+    REQUEST_KEEP = 5,   /* fds that follow those of each RUN; a byte of kept_use for each */
+    REQUEST_FILES = 6,  /* a plan of FILES steps; answered by DONE, with the fd it opened */
+    REQUEST_CLEAN = 7,  /* no more files are taken out: put the places back; not answered */
+    REQUEST_PING = 8,   /* answered by DONE if init answers us */
+    REQUEST_ANSWER = 9, /* to an ASKED; `clone_flags`: its index, and above 32 bits a verdict */
 };
 
 /* What is done with a kept fd in each run. */
@@ -328,7 +329,11 @@ enum reply_kind {
     REPLY_REFUSED = 7, /* malformed request; `step` is the step at fault or -1 */
     REPLY_STOPPED = 8, /* pid: has stopped itself before its filter is loaded */
     REPLY_DONE = 9,    /* what FILES or PING asked for */
+    REPLY_ASKED = 10,  /* index, pid, violation: a call to be decided; then its path, and NUL */
 };
+
+/* The verdict of an ANSWER: an errno, or one of these. */
+enum { ANSWER_LET = 0, ANSWER_END = 0xffff };
 
 /* What an errno or a signal alone does not tell. X(name) */
 #define DETAILS(X) \

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,17 @@ from typing import Any, NamedTuple
 import pytest
 
 import runner
-from runner import ConfigError, Mount, Runner, Sandbox, Status, Supervision, TimeOffsets
+from runner import (
+    Call,
+    ConfigError,
+    Limits,
+    Mount,
+    Runner,
+    Sandbox,
+    Status,
+    Supervision,
+    TimeOffsets,
+)
 from runner import supervision as tables
 from runner.seccomp import native, syscalls
 from runner.supervision import Use
@@ -264,6 +275,96 @@ def test_count_is_exact_and_of_the_whole_tree() -> None:
             assert box.run([PYTHON, "-IS", "-c", line]).status is status
 
 
+def test_call_may_be_decided_by_the_caller(boxes: Boxes, raw_call: str) -> None:
+    asked: list[Call] = []
+
+    def decide(call: Call) -> str:
+        asked.append(call)
+        return {"f": "allow", "l": "ENXIO"}[call.path.removeprefix(f"{PLACE}/none/")]
+
+    wanted = rules(refuse="ask", decide=decide)
+    mounts = mounts_of(boxes.place, raw_call)
+    (boxes.place / "none" / "l").unlink()
+    (boxes.place / "none" / "l").write_text("")
+    with Sandbox(mounts=mounts, supervision=wanted) as box:
+        assert say(box, *words("openat", 0, f"{PLACE}/none/f")) == "0\n"
+        assert say(box, *words("openat", 0, f"{PLACE}/none/l")) == "ENXIO\n"
+        assert say(box, *words("openat", 0, f"{PLACE}/read/f")) == "0\n"
+        assert say(box, *words("openat", 0, "/proc/self/mem")) == "EACCES\n"
+    assert [(call.name, call.path) for call in asked] == [
+        ("openat", f"{PLACE}/none/f"),
+        ("openat", f"{PLACE}/none/l"),
+    ]
+    assert asked[0].number == NUMBERS["openat"]
+    assert asked[0].args[0] & 0xFFFF_FFFF == 2**32 - 100
+
+
+@pytest.mark.parametrize("verdict", ["kill", "allow", "EXDEV"])
+def test_call_without_a_path_may_be_decided_by_the_caller(verdict: str, raw_call: str) -> None:
+    wanted = Supervision(calls={"umask": "ask"}, by="notify", decide=lambda _call: verdict)
+    mounts = [Mount.bind(raw_call, "/raw_call")]
+    with Sandbox(mounts=mounts, supervision=wanted) as box:
+        result = box.run(["/raw_call", str(NUMBERS["umask"]), "18"])
+        if verdict == "kill":
+            assert (result.status, result.syscall) == (Status.DISALLOWED_SYSCALL, "umask")
+        else:
+            assert result.stdout == {"allow": b"0\n", "EXDEV": b"EXDEV\n"}[verdict]
+
+
+def test_calls_of_many_threads_are_all_decided() -> None:
+    line = (
+        "import os, threading\n"
+        "all = [threading.Thread(target=lambda: [os.getpriority(0, 0) for _ in range(9)])"
+        " for _ in range(40)]\n"
+        "[t.start() for t in all]; [t.join() for t in all]; print('all')"
+    )
+    count = []
+    wanted = Supervision(
+        calls={"getpriority": "ask"},
+        by="notify",
+        decide=lambda call: count.append(call.pid) or "allow",  # type: ignore[func-returns-value]
+    )
+    with Sandbox(supervision=wanted) as box:
+        assert say(box, PYTHON, "-IS", "-c", line) == "all\n"
+    assert len(count) == 360
+    assert len(set(count)) > 1
+
+
+def test_what_the_decision_raises_ends_the_run_and_comes_back(raw_call: str) -> None:
+    error = RuntimeError("no idea")
+
+    def decide(_call: Call) -> str:
+        raise error
+
+    wanted = Supervision(calls={"umask": "ask"}, by="notify", decide=decide)
+    with Sandbox(supervision=wanted) as box:
+        for _ in range(2):
+            with pytest.raises(RuntimeError) as caught:
+                box.run(["sh", "-c", "umask 0; sleep 60"])
+            assert caught.value is error
+        assert say(box, "echo", "x") == "x\n"
+
+
+def test_decision_that_means_nothing_is_refused() -> None:
+    wanted = Supervision(calls={"umask": "ask"}, by="notify", decide=lambda _call: "perhaps")
+    with Sandbox(supervision=wanted) as box, pytest.raises(ConfigError) as caught:
+        box.run(["sh", "-c", "umask 0"])
+    why = 'give "allow", "kill", or an errno such as "EACCES"'
+    assert str(caught.value) == f"Supervision.decide: 'perhaps': {why}"
+
+
+def test_limit_holds_while_a_call_waits_for_its_decision() -> None:
+    def decide(_call: Call) -> str:
+        time.sleep(1)
+        return "allow"
+
+    wanted = Supervision(calls={"umask": "ask"}, by="notify", decide=decide)
+    with Sandbox(supervision=wanted, limits=Limits(wall_time=0.2)) as box:
+        for _ in range(2):
+            result = box.run(["sh", "-c", "umask 0; echo after"])
+            assert (result.status, result.stdout) == (Status.WALL_TIME_LIMIT, b"")
+
+
 def test_program_may_be_stopped_and_continued() -> None:
     with Sandbox(supervision=Supervision(calls={"umask": 9}, by="notify")) as box:
         script = (
@@ -286,6 +387,18 @@ def test_policy_still_ends_what_it_ended() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        (
+            {"calls": {"umask": "ask"}, "by": "notify"},
+            "Supervision: 'ask': it needs somebody to ask: give decide, and by=\"notify\"",
+        ),
+        (
+            {"refuse": "ask", "decide": print},
+            "Supervision: 'ask': it needs somebody to ask: give decide, and by=\"notify\"",
+        ),
+        (
+            {"by": "notify", "decide": print},
+            f'Supervision.decide: {print!r}: nothing is asked: give a rule "ask"',
+        ),
         ({"by": "sight"}, 'Supervision.by: \'sight\': give "ptrace" or "notify"'),
         (
             {"by": "notify", "calls": {"exit_group": 1}},

@@ -21,7 +21,14 @@ LAYERS = (
     | {"runner.supervision"},
     {"runner.plan", "runner.wire"},
     {"runner.host", "runner.doctor", "runner.cgroup", "runner.helper", "runner.measure"}
-    | {"runner.accounts", "runner.sources", "runner.staging", "runner.subid", "runner.tree"}
+    | {
+        "runner.accounts",
+        "runner.asking",
+        "runner.sources",
+        "runner.staging",
+        "runner.subid",
+        "runner.tree",
+    }
     | {"runner.console", "runner.network", "runner.resolve", "runner.streams"}
     | {"runner.disturbance", "runner.guarantees", "runner.observe"}
     | {"runner.files", "runner.guarantees", "runner.memfd", "runner.watching"},

@@ -23,7 +23,7 @@ def rules_of(**fields: Any) -> supervision.Rules:  # noqa: ANN401 - its fields
     return supervision.rules(Supervision(**fields), NUMBERS, X86)
 
 
-_RULE = 'give "kill", an errno such as "EPERM", or a number'
+_RULE = 'give "kill", "ask", an errno such as "EPERM", or a number'
 _PATTERN = 'write a path without "..", then "/*" or "/" at its end if meant'
 
 
@@ -53,7 +53,7 @@ _PATTERN = 'write a path without "..", then "/*" or "/" at its end if meant'
         ),
         (
             {"read": [], "refuse": "no"},
-            'Supervision.refuse: \'no\': give "kill", or an errno such as "EACCES"',
+            'Supervision.refuse: \'no\': give "kill", "ask", or an errno such as "EACCES"',
         ),
         (
             {"calls": {"fork": 1}, "ban": ["/x"]},
