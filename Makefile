@@ -4,6 +4,7 @@ SHELL := /bin/sh
 PYTHON := .venv/bin/python
 READY := .venv/.ready
 FUZZ_SECONDS ?= 60
+SOAK_RUNS ?= 200000
 
 NATIVE := runner/native
 NATIVE_LIBRARY := $(filter-out $(NATIVE)/main.c,$(wildcard $(NATIVE)/*.c))
@@ -18,7 +19,7 @@ PYTHON3 ?= $(shell for python in /usr/bin/python3 python3; do \
     "$$python" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
         && echo "$$python" && exit; done; echo python3)
 
-.PHONY: help build demo test test-unit test-kernel lint fmt type analyze sanitize fuzz policies bench accuracy compare check clean
+.PHONY: help build demo test test-unit test-kernel lint fmt type analyze sanitize fuzz policies bench accuracy compare soak check clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -112,6 +113,10 @@ accuracy: build ## measure how right the figures are, and how late the kills; dr
 compare: build ## measure against bwrap, crun and firejail, and what each guarantee costs
 	@.ci/need gcc=gcc javac=default-jdk-headless bwrap=bubblewrap crun=crun firejail=firejail
 	@$(PYTHON) -m bench.compare
+
+soak: build ## run SOAK_RUNS programs, half of them hostile, and see that nothing is left
+	@.ci/need musl-gcc=musl-tools
+	@$(PYTHON) -m bench.soak --runs $(SOAK_RUNS)
 
 check: lint type analyze sanitize ## everything that needs no run of the package
 
