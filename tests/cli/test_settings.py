@@ -76,7 +76,10 @@ def test_settings_without_options_are_the_defaults(
         "limits": Limits(),
     }
     streams = {"stdin": 0, "stdout": 1, "stderr": 2}
-    assert recorder.ran == (["prog", "-x"], streams | {"policy_log": False})
+    assert recorder.ran == (
+        ["prog", "-x"],
+        streams | {"policy_log": False, "measure": (), "repeat": 1},
+    )
 
 
 def test_policy_log_is_asked_of_the_run(recorder: type[_Recorder]) -> None:
