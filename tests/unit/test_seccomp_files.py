@@ -178,3 +178,13 @@ def test_file_that_cannot_be_read_is_refused(
     with pytest.raises(ConfigError) as raised:
         load(str(path))
     assert str(raised.value) == f"policy: '{path}': {why}"
+
+
+def test_examples_of_the_documentation_compile() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "seccomp.md").read_text(encoding="utf-8")
+    blocks = document.split("```\n")[1::2]
+    policies = [block for block in blocks if block.startswith(("# Why", "include "))]
+    assert len(policies) == 2
+    for text in policies:
+        for arch in ("x86_64", "aarch64"):
+            assert compile_policy(text, name="doc", arch=arch, sources=files.stock_texts())
