@@ -6,6 +6,7 @@ Rows FS3–FS8, U2, M75; T22: what is linked statically is held as well.
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -319,6 +320,27 @@ def test_strict_ends_what_is_none_of_a_contest_program(
     if result.violation is not None:
         assert result.violation.name in call
     assert boxes.run("default", "./a") == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "number"),
+    [
+        ("abort();", signal.SIGABRT),
+        ("assert(argc > 5);", signal.SIGABRT),
+        ("raise(SIGTERM);", signal.SIGTERM),
+        ("return main(argc + 1, argv) + argc;", signal.SIGSEGV),
+        ("int zero = argc - 1; return 7 / zero;", signal.SIGFPE),
+    ],
+)
+def test_strict_lets_a_program_die_in_its_own_way(
+    boxes: Boxes, line: str, number: signal.Signals
+) -> None:
+    headers = "".join(f"#include <{name}.h>\n" for name in ("assert", "signal", "stdlib"))
+    boxes.write("a.c", f"{headers}int main(int argc, char **argv) {{ {line} }}")
+    for link in LINKS:
+        boxes.run("compiler", "gcc", "-O0", link, "-o", "a", "a.c")
+        result = boxes.result("strict", "./a")
+        assert (result.status, result.signal) == (Status.SIGNALLED, number), link
 
 
 def test_compiler_that_is_itself_attacked_has_no_network(boxes: Boxes) -> None:
