@@ -29,7 +29,7 @@ def main() -> None:
     asked = parser.parse_args()
     if not asked.draw:
         measure(asked.rounds, asked.kills)
-    data = record.read("accuracy")
+    data = report.read()
     report.pictures(data)
     print("\n".join(report.lines(data)))
 

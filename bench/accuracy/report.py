@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
-from bench import svg
+from bench import record, svg
 from bench.accuracy.cases import Case, Sample, Series, bound
 from bench.accuracy.kills import LOADS
 from bench.accuracy.languages import ALLOCATORS, BURNERS, LANGUAGES
@@ -18,6 +18,11 @@ BOUNDS = {
     "CPU time": "bound (green): 1 % or 2 ms",
     "memory": "bound (green): 2 % or 1 MiB",
 }
+
+
+def read() -> dict[str, Any]:
+    """Give all that was measured."""
+    return record.read("accuracy")
 
 
 def series(data: dict[str, Any]) -> list[Series]:

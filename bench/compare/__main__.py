@@ -40,36 +40,47 @@ PARENT = "/opt"
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__)
     parser.add_argument("--rounds", type=int, default=25, help="turns of each contestant")
+    parser.add_argument("--only", choices=("others", "guarantees"), help="measure one half")
     parser.add_argument("--draw", action="store_true", help="measure nothing, draw again")
     asked = parser.parse_args()
     if not asked.draw:
-        measure(asked.rounds)
-    data = record.read("compare")
+        with tempfile.TemporaryDirectory(prefix="compare.", dir=PARENT) as directory:
+            place = Path(directory)
+            place.chmod(0o755)
+            build(place)
+            if asked.only != "guarantees":
+                measure_others(place, asked.rounds)
+            if asked.only != "others":
+                measure_guarantees(place, asked.rounds)
+    data = report.read()
     report.pictures(data)
     print("\n".join(report.lines(data)))
 
 
-def measure(rounds: int) -> None:
+def measure_others(place: Path, rounds: int) -> None:
     where = record.conditions()
     missing = {one.name: one.missing for one in CONTESTANTS if one.missing}
     missing |= {one.name: why for one in PROGRAMS if (why := one.missing())}
     present = [one for one in CONTESTANTS if one.name not in missing]
-    programs = [one for one in PROGRAMS if one.name not in missing]
-    with tempfile.TemporaryDirectory(prefix="compare.", dir=PARENT) as directory:
-        place = Path(directory)
-        place.chmod(0o755)
-        build(place)
-        latencies = [
-            each for program in programs for each in latency(place, present, program, rounds)
-        ]
-        together = throughput(place, present, latencies, max(3, rounds // 4))
-        parts = [
-            each
-            for how, program in (("live", STATIC), ("live", WRITER), ("once", STATIC))
-            for each in guarantees(place, how, program, rounds)
-        ]
-    data = {"latency": latencies, "throughput": together, "guarantees": parts}
-    record.save("compare", where, {"missing": missing} | data)
+    latencies = [
+        each
+        for program in PROGRAMS
+        if program.name not in missing
+        for each in latency(place, present, program, rounds)
+    ]
+    together = throughput(place, present, latencies, max(3, rounds // 4))
+    data = {"missing": missing, "latency": latencies, "throughput": together}
+    record.save("compare", where, data)
+
+
+def measure_guarantees(place: Path, rounds: int) -> None:
+    where = record.conditions()
+    parts = [
+        each
+        for how, program in (("live", STATIC), ("live", WRITER), ("once", STATIC))
+        for each in guarantees(place, how, program, rounds * program.batch)
+    ]
+    record.save("guarantees", where, {"guarantees": parts})
 
 
 @contextlib.contextmanager
@@ -144,13 +155,16 @@ def runs_per_second(together: Sequence[Loop], count: int) -> float:
 
 
 def guarantees(place: Path, how: str, program: Program, rounds: int) -> list[dict[str, Any]]:
-    """Run our own with one thing left out at a time."""
+    """Run our own with one thing left out at a time, one run each in turns.
+
+    They differ by less than load from elsewhere makes of it from one second to the next.
+    """
     variants = [
         Contestant(name, None, python(how + without)) for name, without in GUARANTEES.items()
     ]
     return [
         {"how": how, "program": program.name, "variant": name, "us": us}
-        for name, us in turns(place, variants, program, rounds).items()
+        for name, us in turns(place, variants, program._replace(batch=1), rounds).items()
     ]
 
 
