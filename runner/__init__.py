@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from runner import lazy
 
 if TYPE_CHECKING:
-    from runner.aio import AsyncSandbox
+    from runner.aio import AsyncSandbox as AsyncSandbox
     from runner.config import (
         ADDR_NO_RANDOMIZE,
         ALL_NAMESPACES,
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     )
     from runner.files import Artefact, ArtefactCache
     from runner.pool import Lease, PoolStats, SandboxPool
-    from runner.pool.tasks import AsyncSandboxPool
+    from runner.pool.tasks import AsyncSandboxPool as AsyncSandboxPool
     from runner.process import Process, start
     from runner.result import (
         FileState,
@@ -88,6 +88,7 @@ _MODULES = {
     "units": "GiB KiB MiB",
 }
 
+# Without AsyncSandbox and AsyncSandboxPool: what needs an extra is imported by its name alone.
 __all__ = [
     "ADDR_NO_RANDOMIZE",
     "ALL_NAMESPACES",
@@ -96,8 +97,6 @@ __all__ = [
     "STDOUT",
     "Artefact",
     "ArtefactCache",
-    "AsyncSandbox",
-    "AsyncSandboxPool",
     "Call",
     "Capabilities",
     "ChildError",

@@ -51,7 +51,7 @@ struct sysv_traces {
 };
 
 /* What a network namespace has counted, and the files that tell; see traces.c. */
-enum { TRACES_NET = 4, TRACES_TEXT = 8192 };
+enum { TRACES_NET = 4, TRACES_TEXT = 16384 };
 
 struct net_text {
     ssize_t size;

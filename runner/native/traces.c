@@ -55,6 +55,8 @@ static int read_counters(int file, bool first_line, struct net_text *text)
     text->size = pread(file, text->bytes, sizeof text->bytes, 0);
     if (text->size < 0)
         return -errno;
+    if (text->size == sizeof text->bytes)
+        return -EOVERFLOW; /* what is not read cannot be compared */
     const char *end = first_line ? memchr(text->bytes, '\n', (size_t)text->size) : NULL;
     if (end)
         text->size = end - text->bytes;

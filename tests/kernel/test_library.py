@@ -17,7 +17,7 @@ pytestmark = pytest.mark.userns
 
 LIBRARY = Path(__file__).parents[2] / "docs" / "library.md"
 FLAGS = doctest.ELLIPSIS
-NEEDS_EXTRA = {"runner.aio": "anyio", "AsyncSandbox": "anyio"}
+NEEDS_EXTRA = {"runner.aio": "anyio", "runner.pool.tasks": "anyio"}
 
 
 def examples(text: str, name: str) -> list[doctest.DocTest]:
@@ -37,7 +37,7 @@ def test_library_manual_is_true() -> None:
     check(test)
 
 
-@pytest.mark.parametrize("name", sorted(runner.__all__))
+@pytest.mark.parametrize("name", [*runner.__all__, "AsyncSandbox", "AsyncSandboxPool"])
 def test_public_name_is_used_in_an_example(name: str) -> None:
     (test,) = examples(LIBRARY.read_text(), "library.md")
     used: set[str] = set()
