@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from runner.config.files import FileOut
     from runner.observe import Observation
     from runner.plan import Step
+    from runner.relay import Relay
     from runner.result import Result
 
 # A program that fails so may have met a full disk.
@@ -74,6 +75,7 @@ class Pending(NamedTuple):
     observation: Observation | None
     work_dir: str
     files_out: tuple[FileOut, ...]
+    relay: Relay | None
 
 
 class Box:
@@ -183,13 +185,21 @@ class Box:
         if program.measures:
             observation = self._observation(program.measures)
             flags |= observation.flags
-        with self._streams.fds(wanted) as fds:
+        relay = self._relay(wanted, limits)
+        ends = (None, None) if relay is None else relay.ends
+        with self._streams.fds(wanted, ends) as fds, contextlib.ExitStack() as failed:
+            if relay is not None:
+                failed.callback(relay.close)
             run_id = self.keeper.send_run(
                 request.plan,
                 fds=fds if observation is None else [*fds, observation.fd],
                 watch=request.watch,
                 flags=flags,
             )
+            failed.pop_all()
+        if relay is not None:
+            relay.started()
+            relay.watch(self.keeper.fileno())
         return Pending(
             run_id,
             request,
@@ -199,7 +209,31 @@ class Box:
             observation,
             program.work_dir,
             files_out,
+            relay,
         )
+
+    def _relay(self, wanted: streams.Wanted, limits: Limits) -> Relay | None:
+        takers = wanted.takers
+        if takers == (None, None):
+            return None
+        from runner.relay import Relay  # few take output as it comes
+
+        return Relay(takers, limit=limits.output)
+
+    def output(self, pending: Pending) -> Iterator[int]:
+        """Give output to its takers until `hear` will not wait; gives fds to wait for."""
+        relay = pending.relay
+        if relay is None:
+            yield self.keeper.fileno()
+            return
+        while True:
+            yield relay.fileno()
+            was_over = relay.over
+            heard = relay.step()
+            if relay.over and not was_over:
+                self.keeper.send_kill(pending.run_id, overflow=True)
+            if heard:
+                return
 
     def hear(self, pending: Pending) -> wire.Reply | None:
         """Hear what the keeper says, where its fd is readable; None: it was not yet the end.
@@ -222,6 +256,8 @@ class Box:
 
     def finish(self, pending: Pending, reply: wire.Reply) -> Result:
         """Say what happened to a program, by the reply that is its end."""
+        if pending.relay is not None:
+            pending.relay.drain()
         if not pending.files_out:
             return self._finish(pending, reply)
         from runner.files import transfer  # few runs have any
@@ -243,19 +279,30 @@ class Box:
             return result
         return pending.observation.added_to(result, reply)
 
+    def _captured(self, pending: Pending, number: int, total: int) -> measure.Captured:
+        if pending.relay is not None:
+            return pending.relay.captured(number)
+        return self._streams.take(number, total, pending.wanted.capture_limit)
+
     def _result(self, pending: Pending, reply: wire.Reply) -> Result:
-        groups, wanted = self._groups, pending.wanted
+        groups, wanted, relay = self._groups, pending.wanted, pending.relay
+        if relay is not None and relay.over and reply.cause == wire.Cause.NONE:
+            reply = reply._replace(cause=wire.Cause.OUTPUT)  # it ended before it was told
         result = measure.result_of(
             reply,
             None if groups is None else groups.usage(reply.readings),
             pending.limits,
-            stdout=self._streams.take(0, reply.stdout_bytes, wanted.capture_limit),
-            stderr=self._streams.take(1, reply.stderr_bytes, wanted.capture_limit),
+            stdout=self._captured(pending, 0, reply.stdout_bytes),
+            stderr=self._captured(pending, 1, reply.stderr_bytes),
             enforced=pending.enforced,
             filtered=bool(self._runner.seccomp),
             output_full=reply.status != 0 and wanted.is_full(pending.limits),
             calls=self._streams.take_ledger() if wanted.fd_count > streams.COUNT else None,
         )
+        if relay is not None:
+            result = result._replace(
+                stdout_truncated=relay.truncated(0), stderr_truncated=relay.truncated(1)
+            )
         if result.status in _BY_ITSELF:
             wanted.check_room(rootfs.written_outside(self._runner.mounts))
         return result

@@ -204,9 +204,13 @@ class Keeper:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    def send_kill(self, run_id: int) -> None:
-        """Cancel a run; does nothing if it has ended. From any thread."""
-        request = wire.encode_request(wire.RequestKind.KILL, run_id)
+    def send_kill(self, run_id: int, *, overflow: bool = False) -> None:
+        """Cancel a run, or end it at its output limit; does nothing if it has ended.
+
+        From any thread.
+        """
+        flags = wire.OVERFLOW if overflow else 0
+        request = wire.encode_request(wire.RequestKind.KILL, run_id, flags=flags)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError, OSError):
             self._socket.send(request)  # a dead keeper has killed everything already
 

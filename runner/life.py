@@ -245,7 +245,7 @@ class Life:
                 yield self._look_ahead
             reply = None
             while reply is None:
-                yield box.keeper.fileno()
+                yield from box.output(pending)
                 reply = box.hear(pending)
             return box.finish(pending, reply)
         except ChildError as error:
@@ -258,6 +258,8 @@ class Life:
             raise
         finally:
             self._running = None
+            if pending.relay is not None:
+                pending.relay.close()
 
 
 def _started(box: Box) -> Box:

@@ -69,8 +69,8 @@ class RunOptions(TypedDict, total=False):
     """The options of a run, of every face: see `Sandbox.run`."""
 
     stdin: bytes | int | os.PathLike[str] | None
-    stdout: int | streams.Stream | None
-    stderr: int | streams.Stream | None
+    stdout: streams.Output
+    stderr: streams.Output
     capture_limit: int
     env: Mapping[str, str] | None
     work_dir: str | None
@@ -239,8 +239,8 @@ class Sandbox(SandboxBase):
         args: Sequence[str],
         *,
         stdin: bytes | int | os.PathLike[str] | None = None,
-        stdout: int | streams.Stream | None = CAPTURE,
-        stderr: int | streams.Stream | None = CAPTURE,
+        stdout: streams.Output = CAPTURE,
+        stderr: streams.Output = CAPTURE,
         capture_limit: int = streams.CAPTURE_LIMIT,
         env: Mapping[str, str] | None = None,
         work_dir: str | None = None,
@@ -255,10 +255,11 @@ class Sandbox(SandboxBase):
 
         args[0] is looked up in the environment's PATH, inside. stdin is bytes, an fd, the path
         of a file, or None for /dev/null. stdout and stderr are CAPTURE (the first
-        `capture_limit` bytes of each in the result), an fd, None for /dev/null; stderr also
-        STDOUT. Fds stay the caller's. A program with the caller's own uid can open the file
-        behind an fd anew, for writing too if the file's mode lets it: give what must not change
-        as bytes.
+        `capture_limit` bytes of each in the result), an fd, None for /dev/null, or a function
+        that is called with bytes as they come, in this thread, and what it raises ends the run;
+        stderr also STDOUT. Fds stay the caller's. A program with the caller's own uid can open
+        the file behind an fd anew, for writing too if the file's mode lets it: give what must
+        not change as bytes.
 
         files_in are put into the working directory first, by their names there: bytes, the path
         of a file, an fd, an Artefact, or a FileIn that gives a mode too, a LinkIn, or None to

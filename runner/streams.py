@@ -10,7 +10,8 @@ import contextlib
 import enum
 import os
 import stat
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from runner import plan
 from runner.errors import ConfigError, HostError
@@ -50,9 +51,13 @@ _KINDS: Final = {
 }
 _WANTED: Final = {
     "stdin": "bytes, an fd, a path, or None",
-    "stdout": "CAPTURE, an fd, or None",
-    "stderr": "CAPTURE, STDOUT, an fd, or None",
+    "stdout": "CAPTURE, an fd, a function, or None",
+    "stderr": "CAPTURE, STDOUT, an fd, a function, or None",
 }
+
+
+Taker: TypeAlias = Callable[[bytes], object]
+Output: TypeAlias = int | Stream | Taker | None
 
 
 class Start(NamedTuple):
@@ -66,8 +71,8 @@ class Wanted(NamedTuple):
     """What a caller gives to a run and asks of it; see `Sandbox.run`."""
 
     stdin: bytes | int | os.PathLike[str] | None
-    stdout: int | Stream | None
-    stderr: int | Stream | None
+    stdout: Output
+    stderr: Output
     capture_limit: int
     hearing: Hearing = Hearing.KILLS
     transfers: Transfers | None = None
@@ -82,7 +87,8 @@ class Wanted(NamedTuple):
             raise ConfigError(message)
         for name in ("stdin", "stdout", "stderr"):
             given = getattr(self, name)
-            if isinstance(given, bool) or not isinstance(given, _KINDS[name]):
+            taken = name != "stdin" and callable(given)
+            if isinstance(given, bool) or not (taken or isinstance(given, _KINDS[name])):
                 message = f"{name}: {given!r}: give {_WANTED[name]}"
                 raise ConfigError(message)
             if isinstance(given, int):
@@ -148,20 +154,46 @@ class Wanted(NamedTuple):
                     raise HostError(missing, "make room there, or send it elsewhere")
 
     @property
+    def takers(self) -> tuple[Taker | None, Taker | None]:
+        """Give who gets what is written to each output while the program runs, by a `Relay`.
+
+        If anybody does, what is captured of the other goes that way too: they are counted
+        together.
+        """
+        if not (callable(self.stdout) or callable(self.stderr)):
+            return (None, None)
+        return (self._taker(self.stdout), self._taker(self.stderr))
+
+    def _taker(self, output: Output) -> Taker | None:
+        if output is CAPTURE:
+            from runner.relay import Collector
+
+            return Collector(self.capture_limit)
+        return output if callable(output) else None
+
+    @property
+    def _captured(self) -> tuple[bool, bool]:
+        """Whether the keeper captures each output."""
+        if callable(self.stdout) or callable(self.stderr):
+            return (False, False)
+        return (self.stdout is CAPTURE, self.stderr is CAPTURE)
+
+    @property
     def sinks(self) -> tuple[int, int]:
         """Where in the frame is what captures each output, or -1."""
         return (
-            _FIRST_SINK if self.stdout is CAPTURE else -1,
-            _FIRST_SINK + 1 if self.stderr is CAPTURE else -1,
+            _FIRST_SINK if self._captured[0] else -1,
+            _FIRST_SINK + 1 if self._captured[1] else -1,
         )
 
     @property
     def files(self) -> tuple[int, int, int]:
         """Where in the frame each of the program's fds is, or which pipe."""
-        stdout = _PIPES[0] if self.stdout is CAPTURE else _FIRST_OUTPUT
+        captured = self._captured
+        stdout = _PIPES[0] if captured[0] else _FIRST_OUTPUT
         if self.stderr is STDOUT:
             return (0, stdout, stdout)
-        return (0, stdout, _PIPES[1] if self.stderr is CAPTURE else _FIRST_OUTPUT + 1)
+        return (0, stdout, _PIPES[1] if captured[1] else _FIRST_OUTPUT + 1)
 
 
 class Streams:
@@ -182,10 +214,17 @@ class Streams:
         self._undo.close()
 
     @contextlib.contextmanager
-    def fds(self, wanted: Wanted) -> Iterator[list[int]]:
-        """Give the fds of a frame, as many as are wanted; the caller's are borrowed."""
+    def fds(
+        self, wanted: Wanted, ends: Sequence[int | None] = (None, None)
+    ) -> Iterator[list[int]]:
+        """Give the fds of a frame, as many as are wanted; the caller's are borrowed.
+
+        `ends` are those of a `Relay`.
+        """
+        given = (wanted.stdout, wanted.stderr)
         outputs = [
-            fd if isinstance(fd, int) else self._null for fd in (wanted.stdout, wanted.stderr)
+            end if end is not None else fd if isinstance(fd, int) else self._null
+            for fd, end in zip(given, ends, strict=True)
         ]
         if wanted.stdin is None or isinstance(wanted.stdin, int):
             stdin = self._null if wanted.stdin is None else wanted.stdin

@@ -40,6 +40,7 @@ SAY_FULL: Final = 16
 COUNT: Final = 32
 MUST_COUNT: Final = 64
 CLEAN_LATER: Final = 128
+OVERFLOW: Final = 256
 
 # Of a reply, `full`: a place in which the run has left no byte, or no inode.
 FULL_BYTES: Final = 1

@@ -151,7 +151,8 @@ static void on_control(struct watch *watch)
     char word = 0;
     bool abort = frame.request.flags & REQUEST_ABORT;
     if (frame.request.kind == REQUEST_KILL && frame.request.run_id == watch->run_id)
-        watch_end(watch, CAUSE_CANCELLED);
+        watch_end(watch,
+                  frame.request.flags & REQUEST_OVERFLOW ? CAUSE_OUTPUT : CAUSE_CANCELLED);
     else if (frame.request.kind == REQUEST_SYNC && abort) {
         watch->aborted = true;
         watch_kill(watch);

@@ -305,6 +305,7 @@ enum {
     REQUEST_SAY_FULL = 16,     /* RUN: has it left a place full that is limited? */
     REQUEST_COUNT = 32,        /* RUN: count the event of the watch … */
     REQUEST_MUST_COUNT = 64,   /* … and fail where that cannot be */
+    REQUEST_OVERFLOW = 256,    /* KILL: it has written more than it may, to the grader itself */
     REQUEST_CLEAN_LATER = 128, /* RUN: put nothing back before CLEAN, or the next RUN */
 };
 

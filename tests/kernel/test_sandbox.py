@@ -551,7 +551,7 @@ def test_output_guarantee_is_that_of_the_run(tmp_path: Path) -> None:
     [
         ({"stdin": True}, "stdin: True: give bytes, an fd, a path, or None"),
         ({"stdin": bytearray(b"x")}, "stdin: bytearray.*: give bytes"),
-        ({"stdout": "x"}, "stdout: 'x': give CAPTURE, an fd, or None"),
+        ({"stdout": "x"}, "stdout: 'x': give CAPTURE, an fd, a function, or None"),
         ({"env": {"A": 1}}, "env: .*names and values are text"),
     ],
 )

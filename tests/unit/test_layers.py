@@ -31,7 +31,7 @@ LAYERS = (
     }
     | {"runner.console", "runner.network", "runner.resolve", "runner.streams"}
     | {"runner.disturbance", "runner.guarantees", "runner.observe"}
-    | {"runner.files", "runner.guarantees", "runner.memfd", "runner.watching"},
+    | {"runner.files", "runner.guarantees", "runner.memfd", "runner.relay", "runner.watching"},
     {
         "runner",
         "runner.aio",
