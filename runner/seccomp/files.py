@@ -7,6 +7,7 @@ compiled is kept by its content in the user's cache directory.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -23,6 +24,7 @@ PRESETS: Final = os.path.join(POLICIES, "presets")
 
 SUFFIX: Final = ".policy"
 _LONGEST: Final = 1 << 20
+_INCLUDE: Final = re.compile(r"^[ \t]*include[ \t]+(\S+)", re.MULTILINE)
 
 
 class Source(NamedTuple):
@@ -41,8 +43,9 @@ def compiled(path: str, arch: str) -> bytes:
     if is_profile(path):
         return compile_anew(path, arch)
     source = find(path)
+    included = sorted(pair for pair in source.others.items() if pair[1])
     return cache.kept(
-        (arch, source.text, *(part for pair in sorted(source.others.items()) for part in pair)),
+        (arch, source.text, *(part for pair in included for part in pair)),
         lambda: _compile(source, arch),
     )
 
@@ -92,13 +95,26 @@ def find(policy: str) -> Source:
     text = read_text(policy)
     if is_profile(policy):
         return Source(policy, text, {})
-    name = os.path.basename(policy).removesuffix(SUFFIX)
-    neighbours = {
-        other: read_text(path)
-        for other, path in directory_of(os.path.dirname(policy))
-        if other != name  # so that a 'default.policy' can include the stock 'default'
-    }
-    return Source(policy, text, own | neighbours)
+    return Source(policy, text, own | _included(policy, text))
+
+
+def _included(path: str, text: str) -> dict[str, str]:
+    """Give the texts of the file's neighbours that it includes, and those that they do.
+
+    Others are not opened: in a directory that is not ours alone, they may be anything. They are
+    there by name, with an empty text, to be suggested for one that is misspelt.
+    """
+    paths = dict(directory_of(os.path.dirname(path)))
+    # So that a 'default.policy' can include the stock 'default'.
+    paths.pop(os.path.basename(path).removesuffix(SUFFIX), None)
+    found: dict[str, str] = {}
+    left = _INCLUDE.findall(text)
+    while left:
+        name = left.pop()
+        if name in paths and name not in found:
+            found[name] = read_text(paths[name])
+            left += _INCLUDE.findall(found[name])
+    return dict.fromkeys(paths, "") | found
 
 
 def _check_known(name: str, own: Mapping[str, str]) -> None:
