@@ -358,6 +358,8 @@ void box_end(struct box *box)
     close_fd(&box->context.host_proc);
     kept_release(&box->kept);
     plan_free(&box->plan);
+    plan_free(&box->recent.plan);
+    box->recent.size = 0;
     frame_release(&box->frame);
     box->init_pid = -1;
     box->started = false;

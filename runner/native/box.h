@@ -10,6 +10,7 @@
 struct box {
     struct frame frame; /* the START request: its plan is needed for CLEAN */
     struct plan plan;
+    struct recent_plan recent; /* of programs: test after test is the same */
     struct context context;
     struct places places;
     bool started;
@@ -25,6 +26,8 @@ struct box {
     int numbers;          /* sets the next pid in it, see birth.h, or -1 */
     int grader;           /* pidfd of the process that started us, or -1; not the box's own */
     struct wire_reply damage;
+    bool heard;   /* by `listener` of the last run, which is still to be released */
+    int listener; /* as listener_release wants it */
     struct kept kept;
     struct readings readings; /* of the last run */
 };

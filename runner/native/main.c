@@ -203,6 +203,7 @@ static int serve(struct frame *frame, struct report *report)
         result = serve_box(frame, report, &reply, &opened);
     if (answer(&reply, request, opened) < 0)
         return -1;
+    run_release(&box);
     if (result == 0 && request->kind == REQUEST_RUN && !(request->flags & REQUEST_CLEAN_LATER))
         clean(); /* while the grader reads the reply */
     return result;

@@ -173,6 +173,24 @@ int plan_decode(struct plan *plan, const uint8_t *bytes, size_t size, unsigned f
     return -1;
 }
 
+int plan_recall(struct recent_plan *recent, const uint8_t *bytes, size_t size,
+                unsigned fd_count, int *fault)
+{
+    if (size > 0 && size == recent->size && fd_count == recent->fd_count &&
+        memcmp(bytes, recent->bytes, size) == 0)
+        return 0;
+    plan_free(&recent->plan);
+    recent->size = 0;
+    if (size > sizeof recent->bytes)
+        return plan_decode(&recent->plan, bytes, size, fd_count, fault);
+    memcpy(recent->bytes, bytes, size);
+    if (plan_decode(&recent->plan, recent->bytes, size, fd_count, fault) < 0)
+        return -1;
+    recent->size = size;
+    recent->fd_count = fd_count;
+    return 0;
+}
+
 void plan_free(struct plan *plan)
 {
     free(plan->steps);

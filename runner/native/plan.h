@@ -32,3 +32,18 @@ struct plan {
 int plan_decode(struct plan *plan, const uint8_t *bytes, size_t size, unsigned fd_count,
                 int *fault);
 void plan_free(struct plan *plan);
+
+/* A plan and the bytes that it was decoded from, if the same are to come again. */
+struct recent_plan {
+    struct plan plan;
+    unsigned fd_count;
+    size_t size; /* 0: nothing to be had again */
+    uint8_t bytes[WIRE_FRAME_MAX];
+};
+
+/*
+ * Decode as plan_decode does, or take what the very same was decoded to the last time.
+ * The plan holds until the next call; it may keep pointers into `bytes` if they are long.
+ */
+int plan_recall(struct recent_plan *recent, const uint8_t *bytes, size_t size,
+                unsigned fd_count, int *fault);

@@ -336,6 +336,7 @@ static int run_once(struct box *box, const struct frame *frame, const struct pla
     int gone = 0;
     *reply = reply_make(REPLY_EXITED, frame->request.run_id);
     memset(report, 0, sizeof *report);
+    run_release(box); /* of a try before this */
     int error = kept_begin(&box->kept, &box->readings);
     if (error < 0) {
         reply_failure(reply, LOCATION_CGROUP, -error);
@@ -361,6 +362,13 @@ static int run_once(struct box *box, const struct frame *frame, const struct pla
     }
     watch_close(&watch);
     return gone;
+}
+
+void run_release(struct box *box)
+{
+    if (box->heard)
+        listener_release(box->listener);
+    box->heard = false;
 }
 
 /*
@@ -404,28 +412,27 @@ int run_program(struct box *box, struct frame *frame, int control, struct report
                 struct wire_reply *reply)
 {
     const struct timespec pause = timespec_of(MS_NS);
-    struct plan plan;
+    const struct plan *plan = &box->recent.plan;
     *reply = reply_make(REPLY_REFUSED, frame->request.run_id);
     if (kept_lend(&box->kept, frame) < 0 ||
-        plan_decode(&plan, frame->plan, frame->request.plan_bytes, frame->fd_count,
+        plan_recall(&box->recent, frame->plan, frame->request.plan_bytes, frame->fd_count,
                     &reply->step) < 0)
         return 0;
     int gone = 0;
     bool valid = watch_valid(&frame->request.watch, frame->fd_count);
-    bool ready = valid && make_ready(box, &plan, report, reply) == 0;
-    const struct heard *heard = filter_to_hear(&plan, frame, box);
-    bool borrow = may_borrow(&plan, box, heard);
+    bool ready = valid && make_ready(box, plan, report, reply) == 0;
+    const struct heard *heard = filter_to_hear(plan, frame, box);
+    bool borrow = may_borrow(plan, box, heard);
     for (int tries = 0; ready && gone == 0; tries++) {
         bool borrowed = borrow;
-        gone = run_once(box, frame, &plan, control, heard, &borrow, report, reply);
+        gone = run_once(box, frame, plan, control, heard, &borrow, report, reply);
         if (borrowed && !borrow)
             continue;
-        if (!busy(reply, &plan) || tries >= BUSY_TRIES)
+        if (!busy(reply, plan) || tries >= BUSY_TRIES)
             break;
         (void)nanosleep(&pause, NULL);
     }
     if (reply->kind == REPLY_EXITED && frame->request.flags & REQUEST_SAY_FULL)
-        say_full(&plan, reply);
-    plan_free(&plan);
+        say_full(plan, reply);
     return gone;
 }

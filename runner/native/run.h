@@ -9,3 +9,6 @@
  */
 int run_program(struct box *box, struct frame *frame, int control, struct report *report,
                 struct wire_reply *reply);
+
+/* Let go of what is left of a run, once it is answered. */
+void run_release(struct box *box);
