@@ -440,8 +440,44 @@ static void test_truncation(void)
     free(bytes);
 }
 
+/* The bytes are freed after each call: what was remembered must not point into them. */
+static int recall(struct recent_plan *recent, const struct draft *draft, unsigned fd_count)
+{
+    size_t size;
+    int fault;
+    uint8_t *bytes = bytes_of(draft, &size);
+    int result = plan_recall(recent, bytes, size, fd_count, &fault);
+    free(bytes);
+    return result;
+}
+
+static void test_recall(void)
+{
+    static struct recent_plan recent;
+    struct draft draft = empty_draft(), other = empty_draft(), bad = empty_draft();
+    add(&draft, OP_chdir, 1, "/tmp", 5);
+    add(&other, OP_chdir, 1, "/var", 5);
+    add(&bad, OP_chdir, 1, "/var", 4);
+    check(recall(&recent, &draft, 0) == 0, "recall: what is new is decoded");
+    const struct step *steps = recent.plan.steps;
+    check(recall(&recent, &draft, 0) == 0 && recent.plan.steps == steps &&
+              strcmp(steps->strings[0], "/tmp") == 0,
+          "recall: the same again is the same");
+    check(recall(&recent, &other, 0) == 0 && strcmp(recent.plan.steps->strings[0], "/var") == 0,
+          "recall: a byte that differs is seen");
+    recent.plan.steps->index = 7; /* to tell whether it is decoded anew */
+    check(recall(&recent, &other, 1) == 0 && recent.plan.steps->index == -1,
+          "recall: with other fds it is checked anew");
+    check(recall(&recent, &bad, 1) == -1 && recall(&recent, &bad, 1) == -1,
+          "recall: what is malformed is so each time");
+    check(recall(&recent, &other, 1) == 0 && recent.plan.count == 1,
+          "recall: and forgets nothing else");
+    plan_free(&recent.plan);
+}
+
 int main(void)
 {
+    test_recall();
     test_each_shape();
     test_other_shapes();
     test_values();
