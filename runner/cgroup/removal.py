@@ -16,9 +16,11 @@ from runner.errors import HostError
 _FIRST_PAUSE_S: Final = 0.0005
 _LONGEST_PAUSE_S: Final = 0.02
 _LEFTOVERS_TIMEOUT_S: Final = 0.25  # a start waits for it
+# A hundred processes have taken 5 s to end, on an emulated CPU that others use as well.
+_TIMEOUT_S: Final = 30.0
 
 
-def remove(parent_fd: int, name: str, *, timeout_s: float = 5.0) -> None:
+def remove(parent_fd: int, name: str, *, timeout_s: float = _TIMEOUT_S) -> None:
     """Kill every process in a group and remove it; one that is not there is no error.
 
     Raises HostError when processes are still in it after `timeout_s`, OSError for all else.

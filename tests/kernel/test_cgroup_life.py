@@ -224,4 +224,4 @@ def test_close_ends_a_fork_bomb_at_once(parent: Parent) -> None:  # X16
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
     assert groups_of(parent, os.getpid()) == set()
     # 0.08 s on a machine that does nothing else; emulated and busy ones take their time.
-    assert seconds < 2
+    assert seconds < 30

@@ -154,7 +154,8 @@ def test_tmpfs_of_the_callers_is_held_too_and_put_back() -> None:
         result = run(sandbox, "head -c 2M /dev/zero >/own/x", disk=MiB)
         assert ending(result) == (Status.DISK_LIMIT, "disk", 1, None)
         assert run(sandbox, "true", disk=MiB).ok
-        assert run(sandbox, of_host).stdout == before
+        # Half of an odd number of pages: the kernel rounds its own size down, and 50% up.
+        assert int(run(sandbox, of_host).stdout) - int(before) in {0, 1}
 
 
 def test_limit_is_named_by_what_has_run_out(sandbox: Sandbox) -> None:
