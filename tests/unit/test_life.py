@@ -55,9 +55,19 @@ class FakeBox:
     def run_id(self) -> int:
         return self.sent
 
-    def finish(self, pending: object) -> object:
+    def hear(self, pending: object) -> object:
         assert pending is self
+        return self
+
+    def finish(self, pending: object, reply: object) -> object:
+        assert pending is reply is self
         return result_of(self.ended)
+
+    relay = None
+
+    def output(self, pending: object) -> Iterator[int]:
+        assert pending is self
+        yield self.fileno()
 
     def await_start(self) -> None:
         """It is there at once."""
