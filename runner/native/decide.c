@@ -168,6 +168,25 @@ static bool follows(const struct step *step, const struct question *question)
     }
 }
 
+unsigned opening_access(uint64_t flags)
+{
+    static const unsigned of_mode[] = {ACCESS_READ, ACCESS_WRITE, ACCESS_READ | ACCESS_WRITE,
+                                       ACCESS_READ | ACCESS_WRITE};
+    return of_mode[flags & ACCESS_MODE] | (flags & O_TRUNC ? ACCESS_WRITE : 0);
+}
+
+/* What is done with one of its standard streams, by a path, its own fd has to allow. */
+static int check_stream(const struct rules *rules, pid_t tid, const struct question *question,
+                        const char *found)
+{
+    static const unsigned of_set[] = {
+        [SET_STAT] = ACCESS_NONE, [SET_READ] = ACCESS_READ, [SET_WRITE] = ACCESS_WRITE};
+    cleanup_fd int fd =
+        tracee_stream(rules->proc, tid, found,
+                      question->open ? opening_access(question->flags) : of_set[question->set]);
+    return fd < 0 ? fd : 0;
+}
+
 static struct decision errno_of(int error)
 {
     return (struct decision){.verdict = VERDICT_ERRNO, .error = error};
@@ -213,9 +232,12 @@ static struct decision decide_path(struct rules *rules, const struct step *step,
 {
     struct question question;
     struct decision decision;
-    if (!find_path(rules, step, tid, call, &question, &decision) ||
-        tracee_path_standard(decision.path->found))
+    if (!find_path(rules, step, tid, call, &question, &decision))
         return decision;
+    if (tracee_path_standard(decision.path->found)) {
+        int error = check_stream(rules, tid, &question, decision.path->found);
+        return error < 0 ? errno_of(-error) : decision;
+    }
     bool dangerous = tracee_path_dangerous(decision.path->found);
     if (!dangerous && in_set(rules, question.set, decision.path->found))
         return decision;

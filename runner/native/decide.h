@@ -32,6 +32,9 @@ struct opening {
     uint64_t flags, mode;
 };
 
+/* For what the fd that it gives can be used: ACCESS_*. */
+unsigned opening_access(uint64_t flags);
+
 struct decision {
     enum verdict verdict;
     int error;                /* of VERDICT_ERRNO */

@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/fsuid.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -77,39 +76,58 @@ static mode_t umask_of(int proc, pid_t tid)
     return field ? (mode_t)strtoul(field + strlen("\nUmask:"), NULL, 8) : 077;
 }
 
-/*
- * From where, and by which path, to open what was found. /proc/self is the program's, not ours;
- * its standard streams are opened through their links, which lead to nothing else.
- */
-static int start_of(const struct rules *rules, pid_t tid, const char *found, char *path,
-                    size_t size, uint64_t *resolve)
+/* From where, and by which path, to open what was found. */
+struct start {
+    int from, stream; /* the fd that `path` is relative to; or which it names */
+    uint64_t resolve;
+    char path[PATH_MAX + 16];
+};
+
+static void start_close(struct start *start)
 {
-    const char *self = "/proc/self/", *thread = "/proc/thread-self/";
-    char root[64];
-    *resolve = RESOLVE_NO_SYMLINKS_FLAG;
-    if (strncmp(found, self, strlen(self)) == 0)
-        (void)snprintf(path, size, "%d/%s", (int)tid, found + strlen(self));
-    else if (strncmp(found, thread, strlen(thread)) == 0)
-        (void)snprintf(path, size, "%d/%s", (int)tid, found + strlen(thread));
-    else {
-        (void)snprintf(path, size, "%s", found[1] ? found + 1 : ".");
-        (void)snprintf(root, sizeof root, "%d/root", (int)tid);
-        return openat(rules->proc, root, O_PATH | O_CLOEXEC);
+    close_fd(&start->from);
+    close_fd(&start->stream);
+}
+
+/*
+ * /proc/self is the program's, not ours. Its standard streams are opened through links of
+ * our own, as their fds may have become others' since they were judged.
+ */
+static int start_at(struct start *start, const struct rules *rules, pid_t tid,
+                    const struct opening *opening)
+{
+    static const char *const own[] = {"/proc/self/", "/proc/thread-self/"};
+    const char *found = opening->path->found, *rest = found[1] ? found + 1 : ".";
+    const size_t size = sizeof start->path;
+    char name[64];
+    if (tracee_path_standard(found)) {
+        start->stream = tracee_stream(rules->proc, tid, found, opening_access(opening->flags));
+        if (start->stream < 0)
+            return start->stream;
+        (void)snprintf(start->path, size, "self/fd/%d", start->stream);
+        start->resolve = 0;
+        start->from = fcntl(rules->proc, F_DUPFD_CLOEXEC, 0);
+        return start->from < 0 ? -errno : 0;
     }
-    if (tracee_path_standard(found))
-        *resolve = 0;
-    return fcntl(rules->proc, F_DUPFD_CLOEXEC, 0);
+    (void)snprintf(name, sizeof name, "%d/root", (int)tid);
+    for (unsigned i = 0; i < sizeof own / sizeof *own; i++)
+        if (strncmp(found, own[i], strlen(own[i])) == 0) {
+            rest = found + strlen(own[i]);
+            (void)snprintf(name, sizeof name, "%d", (int)tid);
+        }
+    (void)snprintf(start->path, size, "%s", rest);
+    start->from = openat(rules->proc, name, O_PATH | O_CLOEXEC);
+    return start->from < 0 ? -errno : 0;
 }
 
 /* Without waiting, which we may not: not for a FIFO's other end. */
-static int open_as_we_are(int from, const char *path, const struct opening *opening,
-                          uint64_t resolve)
+static int open_as_we_are(const struct start *start, const struct opening *opening)
 {
     struct how how = {.flags = opening->flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
-                      .resolve = resolve};
+                      .resolve = start->resolve};
     if (opening->flags & (O_CREAT | (O_TMPFILE & ~O_DIRECTORY)))
         how.mode = opening->mode & 07777;
-    long fd = syscall(SYS_openat2, from, path, &how, sizeof how);
+    long fd = syscall(SYS_openat2, start->from, start->path, &how, sizeof how);
     if (fd < 0)
         return -errno;
     if (!(opening->flags & O_NONBLOCK))
@@ -118,39 +136,54 @@ static int open_as_we_are(int from, const char *path, const struct opening *open
     return (int)fd;
 }
 
-static int open_as_the_program(const struct rules *rules, pid_t tid,
+static int open_as_the_program(const struct start *start, const struct rules *rules, pid_t tid,
                                const struct opening *opening)
 {
-    char path[PATH_MAX + 16];
-    uint64_t resolve;
     const struct identity identity = identity_of(rules->plan);
     struct cap_data had[2], none[2];
-    cleanup_fd int from =
-        start_of(rules, tid, opening->path->found, path, sizeof path, &resolve);
-    if (from < 0 || capabilities(false, had) < 0)
-        return -errno;
+    int fd = capabilities(false, had);
+    if (fd < 0)
+        return fd;
     memcpy(none, had, sizeof none);
     none[0].effective = none[1].effective = 0;
     mode_t mask = umask(umask_of(rules->proc, tid));
-    int uid = identity.changes ? setfsuid(identity.uid) : 0;
-    int gid = identity.changes ? setfsgid(identity.gid) : 0;
-    int fd = identity.capable ? 0 : capabilities(true, none);
+    if (identity.changes)
+        fd = file_ids(identity.uid, identity.gid);
+    if (fd == 0 && !identity.capable)
+        fd = capabilities(true, none);
     if (fd == 0)
-        fd = open_as_we_are(from, path, opening, resolve);
+        fd = open_as_we_are(start, opening);
     (void)capabilities(true, had);
     if (identity.changes) {
-        (void)setfsgid((gid_t)gid);
-        (void)setfsuid((uid_t)uid);
+        (void)file_ids(geteuid(), getegid());     /* its own, so that it is always allowed */
         (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* fs.suid_dumpable may have set it */
     }
     (void)umask(mask);
     return fd;
 }
 
+/*
+ * Of a caller that has died the number may be another process's by now, with another root:
+ * nothing is made or cut there. What was taken of it while its call still waits is its own.
+ */
+static int open_for(int listener, const struct notice *notice, const struct rules *rules,
+                    const struct opening *opening)
+{
+    pid_t tid = (pid_t)notice->pid;
+    struct start start = {.from = -1, .stream = -1, .resolve = RESOLVE_NO_SYMLINKS_FLAG};
+    int fd = start_at(&start, rules, tid, opening);
+    if (fd == 0 && !listener_waits(listener, notice))
+        fd = -ESRCH; /* which nobody hears */
+    if (fd == 0)
+        fd = open_as_the_program(&start, rules, tid, opening);
+    start_close(&start);
+    return fd;
+}
+
 void inject(int listener, const struct notice *notice, const struct rules *rules,
             const struct opening *opening)
 {
-    cleanup_fd int fd = open_as_the_program(rules, (pid_t)notice->pid, opening);
+    cleanup_fd int fd = open_for(listener, notice, rules, opening);
     const struct added_fd added = {
         .id = notice->id,
         .flags = ADDFD_SEND,

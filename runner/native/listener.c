@@ -38,6 +38,7 @@ struct answer {
 /* By the raw call: libcs disagree about the type of a request with its highest bit set. */
 #define NOTIF_RECV _IOWR('!', 0, struct notice)
 #define NOTIF_SEND _IOWR('!', 1, struct answer)
+#define NOTIF_ID_VALID _IOW('!', 2, uint64_t) /* by this number since Linux 5.8 */
 
 _Static_assert(sizeof(struct notice) == 80, "struct seccomp_notif");
 _Static_assert(sizeof(struct answer) == 24, "struct seccomp_notif_resp");
@@ -181,6 +182,11 @@ int listener_receive(int listener, struct notice *notice)
     if (syscall(SYS_ioctl, listener, NOTIF_RECV, notice) == 0)
         return 1;
     return errno == ENOENT || errno == EINTR ? 0 : -errno; /* ENOENT: the caller has died */
+}
+
+bool listener_waits(int listener, const struct notice *notice)
+{
+    return syscall(SYS_ioctl, listener, NOTIF_ID_VALID, &notice->id) == 0;
 }
 
 static void reply(int listener, const struct answer *answer)

@@ -43,6 +43,10 @@ bool listener_delays_exec(const struct heard *heard, const struct plan *plan);
 /* Returns 1, 0 if there is nothing (any more), or -errno. */
 int listener_receive(int listener, struct notice *notice);
 
+/* Does the caller still wait for its answer? It then was alive, its number its own, till now.
+ */
+bool listener_waits(int listener, const struct notice *notice);
+
 /* Make the call fail with an errno; or succeed and do nothing, with 0. */
 void listener_refuse(int listener, const struct notice *notice, int error);
 

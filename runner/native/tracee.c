@@ -280,6 +280,56 @@ bool tracee_path_standard(const char *found)
            found[length] && found[length + 1] == 0;
 }
 
+/* A field of an fd's fdinfo (proc_pid_fdinfo(5)). `ino` is Linux 5.14. */
+static bool field_of(const char *text, const char *name, int base, uint64_t *value)
+{
+    const char *at = strstr(text, name);
+    if (at)
+        *value = strtoull(at + strlen(name), NULL, base);
+    return at;
+}
+
+/* What of struct statx (statx(2)) tells which file it is, which a libc may not have. */
+struct which {
+    uint64_t mask, unused[3], inode, more[13], mount, rest[13];
+};
+
+_Static_assert(sizeof(struct which) == 256, "struct statx");
+
+/* Has the fd that was described been put in the place of another, or that of it, meanwhile? */
+static bool is_described(int fd, const char *text)
+{
+    const unsigned inode_and_mount = 0x1100;
+    struct which which;
+    uint64_t inode, mount;
+    if (!field_of(text, "\nino:", 10, &inode))
+        return true;
+    return field_of(text, "\nmnt_id:", 10, &mount) &&
+           syscall(SYS_statx, fd, "", AT_EMPTY_PATH, inode_and_mount, &which) == 0 &&
+           which.inode == inode && which.mount == mount;
+}
+
+int tracee_stream(int proc, pid_t tid, const char *found, unsigned access)
+{
+    static const unsigned of_mode[] = {ACCESS_READ, ACCESS_WRITE, ACCESS_READ | ACCESS_WRITE,
+                                       ACCESS_NONE};
+    char path[64], text[512];
+    char stream = found[strlen(found) - 1];
+    uint64_t flags;
+    (void)snprintf(path, sizeof path, "%d/fd/%c", (int)tid, stream);
+    int fd = openat(proc, path, O_PATH | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT ? -EBADF : -errno;
+    (void)snprintf(path, sizeof path, "%d/fdinfo/%c", (int)tid, stream);
+    cleanup_fd int info = openat(proc, path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = info < 0 ? -1 : read(info, text, sizeof text - 1);
+    text[got > 0 ? got : 0] = 0;
+    if (!field_of(text, "flags:", 8, &flags) || !is_described(fd, text) ||
+        access & ~(flags & O_PATH ? ACCESS_NONE : of_mode[flags & 3]))
+        close_fd(&fd);
+    return fd < 0 ? -EACCES : fd;
+}
+
 bool tracee_path_dangerous(const char *found)
 {
     static const char *const names[] = {"fd",   "fdinfo", "root",      "cwd",

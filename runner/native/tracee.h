@@ -7,6 +7,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* For what an fd is used. */
+enum { ACCESS_NONE, ACCESS_READ = 1, ACCESS_WRITE = 2 };
+
 /* Read `size` bytes of another process. Returns 0 or -errno: EFAULT where it has none. */
 int tracee_read(pid_t tid, uint64_t address, void *bytes, size_t size);
 
@@ -31,6 +34,13 @@ int tracee_find(int proc, pid_t tid, struct tracee_path *path);
 
 /* Is it one of the standard streams, by its name in /proc? */
 bool tracee_path_standard(const char *found);
+
+/*
+ * What such a stream is, as an O_PATH fd, if its own fd may be used as `access` says
+ * (ACCESS_*); else -EACCES: opening it anew gives no right that the fd has not. -EBADF: it is
+ * closed.
+ */
+int tracee_stream(int proc, pid_t tid, const char *found, unsigned access);
 
 /* Is this a path of /proc that leads to other processes, to fds, or out of the root? */
 bool tracee_path_dangerous(const char *found);

@@ -236,6 +236,51 @@ def test_directory_that_becomes_a_symlink_leads_nowhere(boxes: Boxes) -> None:
     assert say(boxes.held, PYTHON, "-IS", "-c", SWAP) == "['mine']\n"
 
 
+STREAMS = """
+import os
+def tell(name, flags):
+    try: os.close(os.open(name, flags)); print(name, flags, "opened")
+    except OSError as error: print(name, flags, error.strerror)
+given = (os.open("/place/read/f", os.O_RDONLY), os.open("/place/read/f", os.O_PATH),
+         os.open("/place/write/f", os.O_WRONLY), os.open("/place/write/f", os.O_RDWR))
+for fd in given:
+    os.dup2(fd, 0)
+    for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC):
+        tell("/proc/self/fd/0", flags)
+    try: os.truncate("/dev/fd/0", 0); print("cut")
+    except OSError as error: print(error.strerror)
+os.close(0)
+tell("/dev/fd/0", os.O_RDONLY)
+"""
+
+
+@pytest.mark.parametrize("by", ["notify", "ptrace"])
+def test_standard_stream_opened_anew_gives_no_right_that_its_fd_has_not(
+    by: str, tmp_path: Path, raw_call: str
+) -> None:
+    mounts = mounts_of(tmp_path, raw_call)
+    with Sandbox(mounts=mounts, supervision=rules(by=by)) as box:
+        both = Boxes(tmp_path, box, box)
+        both.refill()
+        said = say(box, PYTHON, "-IS", "-c", STREAMS)
+        text = (tmp_path / "read" / "f").read_text()
+        both.refill()
+    yes, no = "opened", "Permission denied"
+    wanted: list[str] = []
+    for outcomes, cut in (
+        ((yes, no, no, no), no),
+        ((no, no, no, no), no),
+        ((no, yes, no, no), "cut"),
+        ((yes, yes, yes, yes), "cut"),
+    ):
+        for flags, outcome in zip((0, 1, 2, 512), outcomes, strict=True):
+            wanted.append(f"/proc/self/fd/0 {flags} {outcome}")
+        wanted.append(cut)
+    wanted.append("/dev/fd/0 0 Bad file descriptor")
+    assert said.splitlines() == wanted
+    assert text == "of read\n"
+
+
 def test_keepers_rights_are_not_lent(boxes: Boxes) -> None:
     """What only root, inside or outside, may open stays closed although the rules grant it."""
     boxes.refill()
