@@ -23,7 +23,8 @@ from runner import (
     Sandbox,
 )
 from runner.cgroup import Parent
-from runner.host import detect
+from runner.cgroup.place import Place, own_directory
+from runner.host import Host, detect
 
 pytestmark = pytest.mark.userns
 
@@ -73,6 +74,16 @@ def test_keeper_that_was_stopped_for_a_moment_goes_on(sandbox: Sandbox) -> None:
     assert sandbox.keeper_pid == keeper
 
 
+def own_group(host: Host, place: Place) -> Path:
+    """Give our own group, where processes may be: in v2, `place` is for groups alone."""
+    if place.version == 1:
+        return Path(place.path)
+    (mount,) = (mount for mount in host.cgroup_mounts if mount.version == 2)
+    own = own_directory(mount, host.cgroup_paths.get(""))
+    assert own is not None
+    return Path(own)
+
+
 @pytest.mark.root
 @pytest.mark.cgroup
 @pytest.mark.parametrize(
@@ -85,7 +96,8 @@ def test_group_that_is_removed_during_the_run_is_an_exception(
 
     The program has run, and must not be run again.
     """
-    parent = Parent.find(detect())
+    host = detect()
+    parent = Parent.find(host)
     assert parent is not None
     limits = Limits(wall_time=60, memory=64 * MiB, cpu_time=cpu_time)
     mine = f".{os.getpid()}."
@@ -95,7 +107,7 @@ def test_group_that_is_removed_during_the_run_is_an_exception(
             for group in Path(place.path).iterdir():
                 if mine in group.name and (group / "cgroup.procs").is_file():
                     for pid in (group / "cgroup.procs").read_text().split():
-                        (Path(place.path) / "cgroup.procs").write_text(pid)
+                        (own_group(host, place) / "cgroup.procs").write_text(pid)
                     group.rmdir()
 
     with open(tmp_path / "out", "wb") as out:

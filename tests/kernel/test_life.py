@@ -391,8 +391,12 @@ def test_fresh_sandbox_of_which_a_source_has_gone_says_so() -> None:
 
 
 @pytest.mark.cgroup
-def test_fresh_sandboxes_take_over_the_groups_of_those_that_have_ended() -> None:
+def test_fresh_sandboxes_take_over_the_groups_of_those_that_have_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Making and removing them takes long; their figures start anew with each run."""
+    # What was seen of the host is looked at anew each second, and the groups are made with it.
+    monkeypatch.setattr("runner.blueprint._LIFETIME_S", 60)
     with Sandbox(fresh="sandbox") as sandbox:
         joined = []  # the objects, so that no id is used again
         for _ in range(6):
