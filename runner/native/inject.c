@@ -146,7 +146,8 @@ static int open_as_the_program(const struct start *start, const struct rules *ru
         return fd;
     memcpy(none, had, sizeof none);
     none[0].effective = none[1].effective = 0;
-    mode_t mask = umask(umask_of(rules->proc, tid));
+    bool makes = opening->flags & (O_CREAT | (O_TMPFILE & ~O_DIRECTORY));
+    mode_t mask = umask(makes ? umask_of(rules->proc, tid) : 077);
     if (identity.changes)
         fd = file_ids(identity.uid, identity.gid);
     if (fd == 0 && !identity.capable)

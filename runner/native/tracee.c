@@ -21,6 +21,11 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 
+#ifndef SYS_openat2
+#define SYS_openat2 437
+#endif
+#define RESOLVE_NO_SYMLINKS_FLAG 4u
+
 enum { LINKS_MAX = 40, PAGE = 4096 }; /* MAXSYMLINKS of the kernel */
 
 /* Where process_vm_readv is refused or missing: word by word, as the tracer. */
@@ -236,7 +241,11 @@ static int enter(struct walk *walk, const char *name, bool end)
     if (link && (!end || walk->follow))
         return follow_link(walk, fd);
     int error = append(walk, name);
-    return error < 0 ? error : go_to(walk, fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    if (error < 0)
+        return error;
+    int entered = fd;
+    fd = -1;
+    return go_to(walk, entered);
 }
 
 /* Take the next component. */
@@ -257,15 +266,63 @@ static int take_step(struct walk *walk)
     return strcmp(name, "..") == 0 ? go_up(walk) : enter(walk, name, end);
 }
 
+/* Append a path as it is written. Returns false for `..`, which may lead back from a symlink.
+ */
+static bool append_written(struct walk *walk, const char *name)
+{
+    while (*name) {
+        size_t length = strcspn(name, "/");
+        char part[NAME_MAX + 1];
+        if (length > NAME_MAX || (length == 2 && memcmp(name, "..", 2) == 0))
+            return false;
+        memcpy(part, name, length);
+        part[length] = 0;
+        if (length && strcmp(part, ".") != 0 && append(walk, part) < 0)
+            return false;
+        name += length;
+        name += strspn(name, "/");
+    }
+    return true;
+}
+
+/*
+ * Most paths are of what exists, and go through no symlink: the kernel says so at once
+ * (openat2, Linux 5.6). Not in /proc, whose symlinks are ours to read.
+ */
+static bool is_plain(struct walk *walk, const char *name)
+{
+    const struct {
+        uint64_t flags, mode, resolve;
+    } how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS_FLAG};
+    if (!append_written(walk, name) || strncmp(walk->found, "/proc", 5) == 0)
+        return false;
+    cleanup_fd int root = open_of(walk, "root");
+    cleanup_fd int fd = (int)syscall(SYS_openat2, root, walk->found[0] ? walk->found + 1 : ".",
+                                     &how, sizeof how);
+    return fd >= 0;
+}
+
+/* Component by component, from where `found` is. */
+static int look_up(struct walk *walk, const char *name)
+{
+    int error = name[0] == '/' ? begin_at_root(walk) : 0;
+    (void)snprintf(walk->rest, sizeof walk->rest, "%s", name);
+    while (error == 0 && walk->rest[0])
+        error = take_step(walk);
+    return error;
+}
+
 int tracee_find(int proc, pid_t tid, struct tracee_path *path)
 {
     struct walk walk = {
         .proc = proc, .tid = tid, .at = -1, .follow = path->follow, .found = path->found};
-    (void)snprintf(walk.rest, sizeof walk.rest, "%s", path->name);
-    int error =
-        path->name[0] == '/' ? begin_at_root(&walk) : begin_at_fd(&walk, path->directory);
-    while (error == 0 && walk.rest[0])
-        error = take_step(&walk);
+    path->found[0] = 0;
+    int error = path->name[0] == '/' ? 0 : begin_at_fd(&walk, path->directory);
+    size_t start = strlen(path->found);
+    if (error == 0 && !is_plain(&walk, path->name)) {
+        path->found[start] = 0;
+        error = look_up(&walk, path->name);
+    }
     close_fd(&walk.at);
     if (error == 0 && path->found[0] == 0)
         memcpy(path->found, "/", 2);

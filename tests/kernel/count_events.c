@@ -15,8 +15,8 @@ enum { PAGE = 4096 };
 
 static int fault(size_t count)
 {
-    volatile char *memory = mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE,
-                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    volatile char *memory =
+        mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED || madvise((void *)memory, count * PAGE, MADV_NOHUGEPAGE) < 0) {
         return 1;
     }

@@ -155,13 +155,13 @@ static void test_dangerous(void)
         "/proc/thread-self/fd/9",
     };
     static const char *const good[] = {
-        "/proc",           "/proc/self",      "/proc/self/status", "/proc/self/exe",
-          "/proc/meminfo",     "/proc/selfish/mem",
-        "/processes/1",    "/proc/self/fda",
+        "/proc",         "/proc/self",        "/proc/self/status", "/proc/self/exe",
+        "/proc/meminfo", "/proc/selfish/mem", "/processes/1",      "/proc/self/fda",
     };
     check(tracee_path_standard("/proc/self/fd/0") && tracee_path_standard("/proc/self/fd/2"),
           "standard streams");
-    check(!tracee_path_standard("/proc/self/fd/3") && !tracee_path_standard("/proc/self/fd/01") &&
+    check(!tracee_path_standard("/proc/self/fd/3") &&
+              !tracee_path_standard("/proc/self/fd/01") &&
               !tracee_path_standard("/proc/self/fd/"),
           "no standard streams");
     for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++)
