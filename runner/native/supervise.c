@@ -30,6 +30,9 @@
     (PTRACE_O_TRACESECCOMP | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | \
      PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL)
 
+/* Many threads stop faster than they can be answered. */
+enum { STOPS_AT_A_TIME = 64 };
+
 /* What a stop has with it: why the filter says so. Numbered as runner/supervision.py does. */
 enum { STOP_BY_RULE, STOP_BY_POLICY };
 
@@ -171,7 +174,7 @@ int supervise(struct supervisor *supervisor, struct call *call, struct decision 
     struct signalfd_siginfo signal;
     while (read(supervisor->children, &signal, sizeof signal) > 0)
         continue; /* many are one: what there is tells waitid */
-    for (;;) {
+    for (int answered = 0; answered < STOPS_AT_A_TIME; answered++) {
         siginfo_t info = {0};
         int status;
         if (waitid(P_ALL, 0, &info, WSTOPPED | WEXITED | WNOHANG | WNOWAIT | __WALL) < 0)
@@ -188,4 +191,6 @@ int supervise(struct supervisor *supervisor, struct call *call, struct decision 
         if (result != 0)
             return result;
     }
+    (void)raise(SIGCHLD); /* come back: limits are to be looked at too */
+    return 0;
 }
