@@ -80,7 +80,7 @@ static mode_t umask_of(int proc, pid_t tid)
 struct start {
     int from, stream; /* the fd that `path` is relative to; or which it names */
     uint64_t resolve;
-    char path[PATH_MAX + 16];
+    char path[PATH_MAX + 64];
 };
 
 static void start_close(struct start *start)
@@ -90,16 +90,18 @@ static void start_close(struct start *start)
 }
 
 /*
- * /proc/self is the program's, not ours. Its standard streams are opened through links of
- * our own, as their fds may have become others' since they were judged.
+ * /proc/self is the program's, in the sandbox's own /proc, which may be read-only. Its standard
+ * streams are opened through links of our own, as their fds may have become others' since they
+ * were judged.
  */
 static int start_at(struct start *start, const struct rules *rules, pid_t tid,
                     const struct opening *opening)
 {
-    static const char *const own[] = {"/proc/self/", "/proc/thread-self/"};
-    const char *found = opening->path->found, *rest = found[1] ? found + 1 : ".";
+    const char *self = "/proc/self/", *thread = "/proc/thread-self/";
+    const char *found = opening->path->found;
     const size_t size = sizeof start->path;
-    char name[64];
+    const long process = tracee_number(rules->proc, tid, false);
+    char root[64];
     if (tracee_path_standard(found)) {
         start->stream = tracee_stream(rules->proc, tid, found, opening_access(opening->flags));
         if (start->stream < 0)
@@ -109,14 +111,15 @@ static int start_at(struct start *start, const struct rules *rules, pid_t tid,
         start->from = fcntl(rules->proc, F_DUPFD_CLOEXEC, 0);
         return start->from < 0 ? -errno : 0;
     }
-    (void)snprintf(name, sizeof name, "%d/root", (int)tid);
-    for (unsigned i = 0; i < sizeof own / sizeof *own; i++)
-        if (strncmp(found, own[i], strlen(own[i])) == 0) {
-            rest = found + strlen(own[i]);
-            (void)snprintf(name, sizeof name, "%d", (int)tid);
-        }
-    (void)snprintf(start->path, size, "%s", rest);
-    start->from = openat(rules->proc, name, O_PATH | O_CLOEXEC);
+    if (strncmp(found, self, strlen(self)) == 0)
+        (void)snprintf(start->path, size, "proc/%ld/%s", process, found + strlen(self));
+    else if (strncmp(found, thread, strlen(thread)) == 0)
+        (void)snprintf(start->path, size, "proc/%ld/task/%ld/%s", process,
+                       tracee_number(rules->proc, tid, true), found + strlen(thread));
+    else
+        (void)snprintf(start->path, size, "%s", found[1] ? found + 1 : ".");
+    (void)snprintf(root, sizeof root, "%d/root", (int)tid);
+    start->from = openat(rules->proc, root, O_PATH | O_CLOEXEC);
     return start->from < 0 ? -errno : 0;
 }
 

@@ -169,17 +169,16 @@ static int take_all(struct walk *walk, const char *name)
     return error < 0 ? error : take_rest(walk);
 }
 
-/* Own number in the innermost namespace, as /proc of the sandbox shows it: Tgid's last. */
-static long inner_pid(const struct walk *walk)
+long tracee_number(int proc, pid_t tid, bool thread)
 {
     char path[64], text[2048];
-    (void)snprintf(path, sizeof path, "%d/status", (int)walk->tid);
-    cleanup_fd int fd = openat(walk->proc, path, O_RDONLY | O_CLOEXEC);
+    (void)snprintf(path, sizeof path, "%d/status", (int)tid);
+    cleanup_fd int fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
     ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
     if (got <= 0)
         return -1;
     text[got] = 0;
-    const char *line = strstr(text, "\nNStgid:");
+    const char *line = strstr(text, thread ? "\nNSpid:" : "\nNStgid:");
     const char *end = line ? strchr(line + 1, '\n') : NULL;
     if (!end)
         return -1;
@@ -200,7 +199,9 @@ static enum process process_of(const struct walk *walk, const char *name)
         return PROCESS_SELF;
     if (!isdigit((unsigned char)name[0]))
         return PROCESS_NONE;
-    return strtol(name, NULL, 10) == inner_pid(walk) ? PROCESS_SELF : PROCESS_OTHER;
+    return strtol(name, NULL, 10) == tracee_number(walk->proc, walk->tid, false)
+               ? PROCESS_SELF
+               : PROCESS_OTHER;
 }
 
 static int follow_link(struct walk *walk, int link)

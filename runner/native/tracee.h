@@ -32,6 +32,10 @@ struct tracee_path {
  */
 int tracee_find(int proc, pid_t tid, struct tracee_path *path);
 
+/* Its number, or its process's, in its innermost namespace, as /proc of the sandbox shows it.
+ */
+long tracee_number(int proc, pid_t tid, bool thread);
+
 /* Is it one of the standard streams, by its name in /proc? */
 bool tracee_path_standard(const char *found);
 

@@ -38,3 +38,19 @@ def test_more_calls_than_can_be_decided_keep_no_limit_from_its_time(
         result = box.run(["/storm"], limits=limits)
     assert result.status is Status.WALL_TIME_LIMIT
     assert result.wall_ns < 20e9
+
+
+OWN = """
+import os
+for name in ("/proc/self/stat", "/proc/thread-self/stat"):
+    print(open(name).read().split()[0] == str(os.getpid()))
+try: open("/proc/self/oom_score_adj", "w").write("500")
+except OSError as error: print(error.strerror)
+"""
+
+
+def test_own_directory_of_proc_is_the_sandboxs_and_not_the_hosts() -> None:
+    rules = Supervision(stat=("/",), read=("/",), write=("/",), by="notify")
+    with Sandbox(supervision=rules) as box:
+        result = box.run(["/usr/bin/python3", "-IS", "-c", OWN])
+    assert result.stdout == b"True\nTrue\nRead-only file system\n"
