@@ -27,6 +27,7 @@ from runner.config import (
     Runner,
 )
 from runner.config.checks import refuse
+from runner.errors import ProtocolError
 from runner.helper import START_TIMEOUT_S, Keeper
 from runner.result import Status
 
@@ -286,6 +287,9 @@ class Box:
 
     def _result(self, pending: Pending, reply: wire.Reply) -> Result:
         groups, wanted, relay = self._groups, pending.wanted, pending.relay
+        if reply.kind != wire.ReplyKind.EXITED:
+            message = f"the keeper answered {reply.kind} where the program should have ended"
+            raise ProtocolError(message)
         if relay is not None and relay.over and reply.cause == wire.Cause.NONE:
             reply = reply._replace(cause=wire.Cause.OUTPUT)  # it ended before it was told
         result = measure.result_of(

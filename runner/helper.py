@@ -144,6 +144,9 @@ class Keeper:
             reply = self._receive(steps)
         finally:
             self._socket.settimeout(None)
+        if reply.kind != wire.ReplyKind.STARTED:
+            message = f"the keeper answered {reply.kind} where a sandbox should have started"
+            raise ProtocolError(message)
         return reply.pid
 
     def send_run(
@@ -211,8 +214,10 @@ class Keeper:
         """
         flags = wire.OVERFLOW if overflow else 0
         request = wire.encode_request(wire.RequestKind.KILL, run_id, flags=flags)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError, OSError):
-            self._socket.send(request)  # a dead keeper has killed everything already
+        # A dead keeper has killed everything already, and one that has not heard of hundreds
+        # of kills needs no more of them.
+        with contextlib.suppress(OSError):
+            self._socket.send(request, socket.MSG_DONTWAIT)
 
     def send_answer(self, index: int, verdict: int) -> None:
         """Say what becomes of a call that was ASKED about: an errno, or wire.ANSWER_*."""
@@ -308,9 +313,10 @@ class Keeper:
             if not frame:
                 raise ProtocolError(_GONE)
             reply = wire.decode_reply(frame)
-            if reply.run_id == self._run_id:
-                _raise_failure(reply, steps)
-                return reply
+            if reply.run_id != self._run_id:
+                raise ProtocolError(_OF_ANOTHER)
+            _raise_failure(reply, steps)
+            return reply
 
     def _receive_fd(self, opened: list[int]) -> bytes:
         frame, fds, _, _ = socket.recv_fds(
@@ -352,6 +358,7 @@ def _sealed(program: str) -> Iterator[str]:
 
 
 _STOPPED: Final = "the keeper was stopped, by a signal that is not ours, and has been killed"
+_OF_ANOTHER: Final = "the keeper answered a request that was not ours"
 _GONE: Final = "the keeper has ended: it was killed, or could not go on"
 
 

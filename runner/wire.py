@@ -6,7 +6,7 @@ import enum
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from runner.errors import ConfigError, ProtocolError
+from runner.errors import ConfigError, Detail, ErrorLocation, ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,6 +95,12 @@ class Cause(enum.IntEnum):
     OUTPUT = 5
     CANCELLED = 6
     SYSCALL = 7
+
+
+_KINDS: Final = frozenset(ReplyKind)
+_CAUSES: Final = frozenset(Cause)
+_LOCATIONS: Final = frozenset({0, *ErrorLocation})
+_DETAILS: Final = frozenset(Detail)
 
 
 class Note(enum.IntEnum):
@@ -271,7 +277,15 @@ def decode_reply(frame: bytes) -> Reply:
     if (magic, version) != (MAGIC, VERSION):
         message = f"the keeper speaks version {version}, this package {VERSION}: reinstall it"
         raise ProtocolError(message)
-    return Reply._make((kind, run_id, *rest, tuple(frame[REPLY_SIZE:].split(b"\0")[:-1])))
+    reply = Reply._make((kind, run_id, *rest, tuple(frame[REPLY_SIZE:].split(b"\0")[:-1])))
+    if (
+        kind not in _KINDS
+        or reply.cause not in _CAUSES
+        or reply.location not in _LOCATIONS
+        or (kind == ReplyKind.FAILED and reply.detail not in _DETAILS)
+    ):
+        raise ProtocolError("the keeper sent a reply that says nothing that we know")
+    return reply
 
 
 def decode_ledger(content: bytes) -> tuple[list[LedgerEntry], int]:

@@ -168,6 +168,15 @@ void box_report(struct wire_reply *reply, const struct report *report)
     reply->status = report->status;
 }
 
+void box_refuse(struct wire_reply *reply, int error)
+{
+    reply->kind = error == -ENOMEM ? REPLY_FAILED : REPLY_REFUSED;
+    if (error != -ENOMEM)
+        return;
+    reply->location = LOCATION_CLONE;
+    reply->error = ENOMEM;
+}
+
 int box_start(struct box *box, struct frame *frame, struct report *report,
               struct wire_reply *reply)
 {
@@ -198,9 +207,10 @@ int box_start(struct box *box, struct frame *frame, struct report *report,
     box->init_pidfd = box->init_socket = box->proc = -1;
     box->numbers = birth_numbers();
     memset(report, 0, sizeof *report);
-    if (plan_decode(&box->plan, box->frame.plan, box->frame.request.plan_bytes,
-                    box->frame.fd_count, &reply->step) < 0) {
-        reply->kind = REPLY_REFUSED;
+    int error = plan_decode(&box->plan, box->frame.plan, box->frame.request.plan_bytes,
+                            box->frame.fd_count, &reply->step);
+    if (error < 0) {
+        box_refuse(reply, error);
         return -1;
     }
     if (box_build(box, report) < 0) {
@@ -314,9 +324,12 @@ int box_files(struct box *box, struct frame *frame, struct report *report,
     context.fds = frame->fds;
     context.fd_count = frame->fd_count;
     context.opened = -1;
-    if (plan_decode(&plan, frame->plan, frame->request.plan_bytes, frame->fd_count,
-                    &reply->step) < 0)
+    int error = plan_decode(&plan, frame->plan, frame->request.plan_bytes, frame->fd_count,
+                            &reply->step);
+    if (error < 0) {
+        box_refuse(reply, error);
         return -1;
+    }
     memset(report, 0, sizeof *report);
     reply->step = -1;
     reply->kind = REPLY_DONE;

@@ -33,6 +33,9 @@ struct box {
 };
 
 /* Handle a START. Returns 0, or -1 with *reply saying what failed; all of it is undone then. */
+/* A plan that is no plan was refused; or there was no memory for it, and it failed. */
+void box_refuse(struct wire_reply *reply, int error);
+
 int box_start(struct box *box, struct frame *frame, struct report *report,
               struct wire_reply *reply);
 

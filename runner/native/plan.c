@@ -8,6 +8,7 @@
  */
 #include "plan.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -169,8 +170,9 @@ int plan_decode(struct plan *plan, const uint8_t *bytes, size_t size, unsigned f
     }
     if (plan->count == header.step_count)
         return 0;
+    bool no_memory = !plan->steps || !plan->strings;
     plan_free(plan);
-    return -1;
+    return no_memory ? -ENOMEM : -1;
 }
 
 int plan_recall(struct recent_plan *recent, const uint8_t *bytes, size_t size,
@@ -184,8 +186,9 @@ int plan_recall(struct recent_plan *recent, const uint8_t *bytes, size_t size,
     if (size > sizeof recent->bytes)
         return plan_decode(&recent->plan, bytes, size, fd_count, fault);
     memcpy(recent->bytes, bytes, size);
-    if (plan_decode(&recent->plan, recent->bytes, size, fd_count, fault) < 0)
-        return -1;
+    int error = plan_decode(&recent->plan, recent->bytes, size, fd_count, fault);
+    if (error < 0)
+        return error;
     recent->size = size;
     recent->fd_count = fd_count;
     return 0;

@@ -343,6 +343,10 @@ static int run_once(struct box *box, const struct frame *frame, const struct pla
         return 0;
     }
     watch_init(&watch, box, frame, control, report);
+    if (watch.cpu_base_ns < 0) { /* taken for 0, all earlier runs' time would be this one's */
+        reply_failure(reply, LOCATION_CGROUP, EIO);
+        return 0;
+    }
     watch.heard = heard;
     if (rules_by_notice(plan)) {
         watch.rules = &supervisor.rules;
@@ -414,10 +418,14 @@ int run_program(struct box *box, struct frame *frame, int control, struct report
     const struct timespec pause = timespec_of(MS_NS);
     const struct plan *plan = &box->recent.plan;
     *reply = reply_make(REPLY_REFUSED, frame->request.run_id);
-    if (kept_lend(&box->kept, frame) < 0 ||
-        plan_recall(&box->recent, frame->plan, frame->request.plan_bytes, frame->fd_count,
-                    &reply->step) < 0)
+    if (kept_lend(&box->kept, frame) < 0)
         return 0;
+    int error = plan_recall(&box->recent, frame->plan, frame->request.plan_bytes,
+                            frame->fd_count, &reply->step);
+    if (error < 0) {
+        box_refuse(reply, error);
+        return 0;
+    }
     int gone = 0;
     bool valid = watch_valid(&frame->request.watch, frame->fd_count);
     bool ready = valid && make_ready(box, plan, report, reply) == 0;

@@ -340,7 +340,12 @@ int watch_program(struct watch *watch)
         };
         if (watch->error < 0)
             fds[INIT].fd = -1; /* it has ended and stays ready */
-        if (ppoll(fds, FDS, next == INT64_MAX || ending ? NULL : &timeout, NULL) <= 0)
+        int events = ppoll(fds, FDS, next == INT64_MAX || ending ? NULL : &timeout, NULL);
+        if (events < 0 && errno != EINTR) {
+            watch_fail(watch, LOCATION_WATCH, -errno);
+            on_end(watch); /* which waits a little where it has not ended yet */
+        }
+        if (events <= 0)
             continue; /* a time has come, or EINTR */
         if (ready(&fds[SYNC]))
             on_sync(watch);
