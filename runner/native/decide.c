@@ -117,8 +117,12 @@ static enum path_set set_of_open(uint64_t flags)
 struct question {
     enum path_set set;
     uint64_t flags, mode;
-    bool open;
+    bool open, elsewhere;
 };
+
+/* RESOLVE_NO_MAGICLINKS and RESOLVE_CACHED: with other flags a path leads elsewhere, or
+ * nowhere. */
+#define RESOLVE_AS_EVER 0x22u
 
 /* struct open_how: what cannot be read is taken for writing. Read once, and used as read. */
 static void read_how(pid_t tid, uint64_t address, struct question *question)
@@ -128,6 +132,7 @@ static void read_how(pid_t tid, uint64_t address, struct question *question)
         how[0] = O_WRONLY, how[1] = how[2] = 0;
     question->flags = how[0];
     question->mode = how[1];
+    question->elsewhere = how[2] & ~(uint64_t)RESOLVE_AS_EVER;
 }
 
 static struct question question_of(const struct step *step, pid_t tid, const struct call *call)
@@ -207,6 +212,10 @@ static bool find_path(struct rules *rules, const struct step *step, pid_t tid,
     uint64_t address = argument(call, field(step, FIELD_PATH));
     path->directory = directory ? (int)argument(call, directory - 1) : AT_FDCWD;
     path->follow = follows(step, question);
+    if (question->elsewhere) { /* callers know how to do without openat2 */
+        *found = errno_of(ENOSYS);
+        return false;
+    }
     if (address == 0) /* by fd alone, as futimens(3) does; else the kernel says EFAULT */
         return false;
     int error = tracee_text(tid, address, path->name, sizeof path->name);

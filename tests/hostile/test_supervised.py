@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from runner import Limits, Mount, Sandbox, Status, Supervision
+from runner.seccomp import compile_policy
 
 pytestmark = pytest.mark.userns
 
@@ -54,3 +56,25 @@ def test_own_directory_of_proc_is_the_sandboxs_and_not_the_hosts() -> None:
     with Sandbox(supervision=rules) as box:
         result = box.run(["/usr/bin/python3", "-IS", "-c", OWN])
     assert result.stdout == b"True\nTrue\nRead-only file system\n"
+
+
+BENEATH = """
+import ctypes, os
+os.makedirs("/tmp/in/tmp"); open("/tmp/in/tmp/f", "w"); open("/tmp/f", "w"); os.chdir("/tmp/in")
+libc = ctypes.CDLL(None, use_errno=True)
+for resolve in (0, 2, 4, 8, 16):
+    how = (ctypes.c_uint64 * 3)(0, 0, resolve)
+    fd = libc.syscall(437, -100, b"/tmp/f", how, 24)
+    print(fd >= 0 or os.strerror(ctypes.get_errno()))
+"""
+
+
+@pytest.mark.parametrize("by", ["ptrace", "notify"])
+def test_path_that_is_to_be_resolved_otherwise_is_not_opened(by: str) -> None:
+    """As from another root (RESOLVE_IN_ROOT), where what is judged is not what it leads to."""
+    policy = compile_policy("default allow", name="test", arch=platform.machine())
+    rules = Supervision(stat=("/",), read=("/",), write=("/tmp/",), by=by)
+    with Sandbox(supervision=rules, policy=policy) as box:
+        result = box.run(["/usr/bin/python3", "-IS", "-c", BENEATH])
+    no = b"Function not implemented\n"
+    assert result.stdout == b"True\nTrue\n" + no * 3, result
