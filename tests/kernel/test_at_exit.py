@@ -6,6 +6,7 @@ tracer might disturb.
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 from collections.abc import Iterator
@@ -99,7 +100,8 @@ def test_limit_that_ends_a_program_leaves_its_memory_to_be_seen(sandbox: Sandbox
     limits = Limits(wall_time=2)  # it touches its memory first, which may take a while
     result = sandbox.run(["/place/ways", "forever"], limits=limits, measure=["status"])
     assert (result.status, result.signal) == (Status.WALL_TIME_LIMIT, 9)
-    assert result.exit_sizes("status")["RssAnon"] >= TOUCHED
+    # Before Linux 6.2 each thread has up to 64 pages that are not counted yet.
+    assert result.exit_sizes("status")["RssAnon"] >= TOUCHED - 64 * mmap.PAGESIZE
 
 
 @pytest.mark.cgroup
