@@ -168,6 +168,8 @@ def live() -> list[SandboxError | None]:
     with Sandbox(limits=LIMITS) as sandbox, patience(sandbox):
         raised = [run(sandbox)]
         raised.append(None if raised[0] else run(sandbox))
+        if not any(raised):  # of some calls there are fewer at times: it may come now
+            raised.append(run(sandbox))
         assert run(sandbox) is None, "the fault is gone, and it does not work"
         return raised
 
@@ -194,7 +196,7 @@ def test_call_that_fails_is_an_exception_or_nothing_and_the_next_run_works(
     who: int, injector: Injector
 ) -> None:
     injector.arm(Fault(who, -1, 0, 0))
-    assert live() == [None, None]
+    assert live() == [None, None, None]
     wrong, raised, missed = [], 0, 0
     for fault in faults(who, injector.calls()):
         injector.arm(fault)
