@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from runner.plan import Step
 
 MAGIC: Final = 0x31585352
-VERSION: Final = 2
+VERSION: Final = 3
 FRAME_MAX: Final = 48 * 1024
 FDS_MAX: Final = 253
 PLAN_MAX: Final = 16 * 1024 * 1024

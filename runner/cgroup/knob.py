@@ -6,14 +6,10 @@ run wants, or put back where a later run in the same group wants nothing of it.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Final, Protocol
 
-from runner.cgroup.blockio import IoV1, IoV2
-from runner.cgroup.cpus import CpusV1, CpusV2
-from runner.cgroup.devices import DevicesV1, DevicesV2
 from runner.cgroup.place import Resource
-from runner.cgroup.pressure import PressureMeter
-from runner.cgroup.share import ShareV1, ShareV2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,17 +31,25 @@ class Knob(Protocol):
         """Let go of what does not end with the group's files."""
 
 
-MAKERS: Final[dict[tuple[Resource, int], Callable[[Directory], Knob]]] = {
-    (Resource.CPU_SHARE, 1): ShareV1,
-    (Resource.CPU_SHARE, 2): ShareV2,
-    (Resource.CPUS, 1): CpusV1,
-    (Resource.CPUS, 2): CpusV2,
-    (Resource.IO, 1): IoV1,
-    (Resource.IO, 2): IoV2,
-    (Resource.DEVICES, 1): DevicesV1,
-    (Resource.DEVICES, 2): DevicesV2,
-    (Resource.PRESSURE, 2): PressureMeter,
+# Where each is defined: imported when a run asks for one, which few do.
+MAKERS: Final[dict[tuple[Resource, int], str]] = {
+    (Resource.CPU_SHARE, 1): "share.ShareV1",
+    (Resource.CPU_SHARE, 2): "share.ShareV2",
+    (Resource.CPUS, 1): "cpus.CpusV1",
+    (Resource.CPUS, 2): "cpus.CpusV2",
+    (Resource.IO, 1): "blockio.IoV1",
+    (Resource.IO, 2): "blockio.IoV2",
+    (Resource.DEVICES, 1): "devices.DevicesV1",
+    (Resource.DEVICES, 2): "devices.DevicesV2",
+    (Resource.PRESSURE, 2): "pressure.PressureMeter",
 }
+
+
+def make(resource: Resource, version: int, group: Directory) -> Knob:
+    """Make the knob of a resource that `MAKERS` has, for a group."""
+    module, _, name = MAKERS[resource, version].partition(".")
+    maker: Callable[[Directory], Knob] = getattr(import_module(f"runner.cgroup.{module}"), name)
+    return maker(group)
 
 
 def asked(limits: Limits) -> frozenset[Resource]:

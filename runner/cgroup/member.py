@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from runner.cgroup import cpus
 from runner.cgroup.cpu import CpuacctMeter, CpuStatMeter
 from runner.cgroup.files import Directory
-from runner.cgroup.knob import MAKERS
+from runner.cgroup.knob import make
 from runner.cgroup.memory import MemoryV1, MemoryV2
 from runner.cgroup.owner import new_name
 from runner.cgroup.pids import PidsMeter
@@ -76,7 +76,7 @@ class Member:
     def serve(self, resource: Resource) -> None:
         """Have a knob for one more resource; raises HostError, OSError."""
         if resource not in self._knobs:
-            self._knobs[resource] = MAKERS[resource, self.place.version](self.directory)
+            self._knobs[resource] = make(resource, self.place.version, self.directory)
 
     def is_stale(self) -> bool:
         """Tell whether the next run needs a new group to be measured well."""

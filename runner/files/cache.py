@@ -1,7 +1,6 @@
 """`ArtefactCache`: content that many runs are given, kept once, found by its SHA-256.
 
-Each is in a memfd that is sealed: nobody can change it, so that it can be lent to an untrusted
-program as it is, and executed as it is (`exec_file`), without a copy.
+Each is in a memfd that is sealed: nobody can change it, so that what many runs get is the same.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #define WIRE_MAGIC 0x31585352u /* "RSX1" */
-#define WIRE_VERSION 2
+#define WIRE_VERSION 3
 
 enum {
     WIRE_FRAME_MAX = 48 * 1024,       /* a request with its inline plan */

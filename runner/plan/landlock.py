@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from runner.landlock import Ruleset
 
 
-def steps(ruleset: Ruleset | None) -> Iterator[Step]:
+def steps(ruleset: Ruleset) -> Iterator[Step]:
     """Restrict the process, as the last but its filter: its own set-up is behind it."""
-    if ruleset is None or ruleset.empty:
+    if ruleset.empty:
         return
     masks = (ruleset.files, ruleset.ports_held, ruleset.scopes)
     yield Step(Phase.PROGRAM, Op.LANDLOCK, At.LANDLOCK, masks)

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Final
 from runner.config import Credential, Namespace
 from runner.errors import ConfigError
 from runner.errors import ErrorLocation as At
-from runner.plan import landlock, supervision
 from runner.plan.steps import Op, Phase, Step, in_user_namespace
 from runner.seccomp.start import with_secret
-from runner.supervision import stopping
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -66,7 +64,7 @@ def program(
         *_scheduling(runner),
         *_rlimits(runner.rlimits),
         *_identity(runner, keyrings=keyrings),
-        *landlock.steps(ruleset),
+        *_landlock(ruleset),
         *_exec(runner, candidates, len(files), exec_file, rules, hearing=hearing),
     ]
 
@@ -217,6 +215,13 @@ def _stops(runner: Runner) -> bool:
     return runner.stop_before_seccomp or (runner.ptrace and bool(runner.seccomp))
 
 
+def _landlock(ruleset: Ruleset | None) -> Iterator[Step]:
+    if ruleset is not None:
+        from runner.plan.landlock import steps  # few have any
+
+        yield from steps(ruleset)
+
+
 def _exec(
     runner: Runner,
     candidates: Sequence[bytes],
@@ -238,8 +243,13 @@ def _exec(
         yield Step(_PROGRAM, Op.STOP, At.STOP)
     elif runner.ptrace:
         yield Step(_PROGRAM, Op.PTRACE_ME, At.PTRACE_ME)
-    yield from supervision.steps(rules)
-    seccomp = runner.seccomp if rules is None else stopping(runner.seccomp, rules)
+    seccomp = runner.seccomp
+    if rules is not None:
+        from runner import supervision
+        from runner.plan.supervision import steps
+
+        yield from steps(rules)
+        seccomp = supervision.stopping(seccomp, rules)
     seccomp, secret = with_secret(seccomp)
     if seccomp:
         # The last but one: it need allow nothing but what the program needs.

@@ -14,10 +14,8 @@ if TYPE_CHECKING:
     from runner.supervision import Rules
 
 
-def steps(rules: Rules | None) -> Iterator[Step]:
+def steps(rules: Rules) -> Iterator[Step]:
     """Say the rules, which nobody executes, and have the program wait for a tracer."""
-    if rules is None:
-        return
     yield _rule(Op.RULE_REFUSE, rules.refuse, rules.by_notice)
     for rule in rules.calls:
         key = rules.arch << 32 | rule.number
