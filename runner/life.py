@@ -160,9 +160,11 @@ class Life:
 
         A sandbox that was used before may turn out to be damaged, by what the last run did or
         by somebody who killed its init: it is thrown away, and the program started in another,
-        once, if it cannot have started. All else that fails is raised.
+        once, if it cannot have started. Not where it held files that were to stay, which the
+        program would miss. All else that fails is raised.
         """
-        again = self._box is not None or self._spare is not None
+        used = self._box is not None or self._spare is not None
+        again = used and not self.config.keep_files
         while True:
             if (box := self._box) is None:
                 yield self.start

@@ -115,6 +115,15 @@ def test_files_of_a_submission_stay_until_reset_and_nothing_else_does() -> None:
         assert sandbox.keeper_pid != before
 
 
+def test_files_of_a_submission_that_are_lost_are_told_before_a_run_misses_them() -> None:
+    with Sandbox(fresh="submission") as sandbox:
+        assert sandbox.run(["touch", "/tmp/file"]).ok
+        end(sandbox.init_pid)
+        with pytest.raises(SandboxError):
+            sandbox.run(["ls", "/tmp/file"])
+        assert sandbox.run(["ls", "/tmp"]).stdout == b""
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
