@@ -78,7 +78,9 @@ class Blueprint:
         self._old_mounts = old_mounts
         self._until = time.monotonic() + _LIFETIME_S
         self._idle: list[Groups] = []
-        weakref.finalize(self, _close_all, self._idle, os.getpid())
+        # Only while groups are kept: it is called wherever we are collected, and there an
+        # interrupt would be lost.
+        self._end: weakref.finalize[..., Blueprint] | None = None
         self._first: Made | None = None
 
     def groups(self) -> Groups | None:
@@ -93,12 +95,16 @@ class Blueprint:
         """Keep the groups of a sandbox that has ended for another: making them takes longer."""
         if groups.are_empty and len(self._idle) < _IDLE_MOST:
             self._idle.append(groups)
+            if self._end is None:
+                self._end = weakref.finalize(self, _close_all, self._idle, os.getpid())
         else:
             groups.close()
 
     def close(self) -> None:
         """Remove the groups that are kept."""
-        _close_all(self._idle, os.getpid())
+        if self._end is not None:
+            self._end()
+            self._end = None
 
     def renewed(self) -> Blueprint:
         """Look at the host anew."""

@@ -473,7 +473,7 @@ def test_init_that_has_died_between_runs_is_never_a_verdict() -> None:
         assert sandbox.init_pid != dead
 
 
-def test_cpu_figure_that_cannot_be_read_is_reported_as_watch() -> None:
+def test_cpu_figure_that_cannot_be_read_at_the_start_is_reported_as_cgroup() -> None:
     config = Runner(args=["/bin/sleep", "5"])
     watch = wire.Watch(cpu_ns=10**9, cpu_fd=0, cpu_format=1)
     with contextlib.closing(keeper_with([NOTHING])) as keeper, open("/dev/null") as null:
@@ -482,7 +482,7 @@ def test_cpu_figure_that_cannot_be_read_is_reported_as_watch() -> None:
         keeper.send_run(encoded, fds=[null.fileno()], watch=wire.encode_watch(watch), flags=0)
         with pytest.raises(ChildError) as caught:
             keeper.receive(steps)
-    assert (caught.value.location, caught.value.errno) == (At.WATCH, errno.EIO)
+    assert (caught.value.location, caught.value.errno) == (At.CGROUP, errno.EIO)
 
 
 def test_file_that_cannot_be_put_in_is_reported_with_its_index_and_name() -> None:
