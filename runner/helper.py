@@ -55,6 +55,8 @@ def signals_held() -> Iterator[None]:
     """Let signals wait: an exception of a handler would leave half of something behind.
 
     Holds for the calling thread, which must be the main one for a handler to run in it at all.
+    Where there are other threads, one that does not block the signal may get it, and then its
+    handler runs in the main one all the same: signal(7).
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     try:

@@ -43,12 +43,16 @@ def call_tables() -> dict[str, str]:
 
 
 def main() -> int:
-    """Write the tables, and the filters by them, beside this module."""
-    for file_name, text in call_tables().items():
+    """Write the tables, and the filters by them, beside this module.
+
+    With a directory of other policies, their filters alone.
+    """
+    others = sys.argv[1:]
+    for file_name, text in () if others else call_tables().items():
         with open(os.path.join(CALLS, file_name), "w", encoding="ascii") as file:
             file.write(text)
     try:
-        filters = compile_all(sys.argv[1] if len(sys.argv) > 1 else files.POLICIES)
+        filters = compile_all(others[0] if others else files.POLICIES)
     except SandboxError as error:
         sys.stderr.write(f"{error}\n")
         return 1
