@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -102,12 +103,16 @@ def result_of(given: object) -> object:
     return given
 
 
+def config(*, keep_files: bool = False) -> Any:  # noqa: ANN401 - what of it is looked at
+    return SimpleNamespace(keep_files=keep_files)
+
+
 @pytest.fixture
 def life(monkeypatch: pytest.MonkeyPatch) -> Iterator[Life]:
     FakeBox.made, FakeBox.script, FakeBox.reusable = [], [], True
     monkeypatch.setattr(lives, "Box", FakeBox)
     monkeypatch.setattr(lives, "Blueprint", FakeBlueprint)
-    made = Life(None)  # type: ignore[arg-type]
+    made = Life(config())
     yield made
     made.discard()
 
@@ -152,6 +157,16 @@ def test_run_is_tried_again_only_where_nothing_can_have_started(
         assert result in (kind, caught.value)
     assert FakeBox.script == []
     assert " ".join("closed" if box.closed else "open" for box in FakeBox.made) == boxes
+
+
+def test_run_that_would_miss_files_that_were_to_stay_is_not_tried_again(life: Life) -> None:
+    life.config = config(keep_files=True)
+    FakeBox.script = [(None, 1), (GONE, None), (None, 3)]
+    assert drive(work(life)) == 1
+    with pytest.raises(type(GONE)):
+        drive(work(life))
+    assert drive(work(life)) == 3
+    assert [box.closed for box in FakeBox.made] == [True, False]
 
 
 def test_work_gives_what_to_wait_for_in_turn(life: Life) -> None:
@@ -255,7 +270,7 @@ def test_sandbox_that_is_dropped_warns_but_not_in_a_fork(
     FakeBox.made, FakeBox.script = [], [(None, 1)]
     monkeypatch.setattr(lives, "Box", FakeBox)
     monkeypatch.setattr(lives, "Blueprint", FakeBlueprint)
-    dropped = Life(None)  # type: ignore[arg-type]
+    dropped = Life(config())
     drive(work(dropped))
 
     def check() -> bool:
