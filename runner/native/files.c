@@ -18,20 +18,10 @@
 #include <sys/fsuid.h>
 #include <sys/sendfile.h>
 
-#define RESOLVE_NO_XDEV_FLAG 0x01u
-#define RESOLVE_NO_MAGICLINKS_FLAG 0x02u
-#define RESOLVE_NO_SYMLINKS_FLAG 0x04u
-#define RESOLVE_BENEATH_FLAG 0x08u
 #define RESOLVE_PLAIN (RESOLVE_NO_MAGICLINKS_FLAG | RESOLVE_NO_SYMLINKS_FLAG)
 #define RESOLVE_INSIDE (RESOLVE_PLAIN | RESOLVE_BENEATH_FLAG | RESOLVE_NO_XDEV_FLAG)
 
 enum { COPY_BYTES = 1 << 30 };
-
-struct open_how_v0 {
-    uint64_t flags;
-    uint64_t mode;
-    uint64_t resolve;
-};
 
 static int open_how(int directory, const char *path, int flags, uint64_t resolve)
 {
@@ -42,7 +32,7 @@ static int open_how(int directory, const char *path, int flags, uint64_t resolve
         .mode = flags & O_CREAT ? 0600 : 0,
         .resolve = resolve,
     };
-    return (int)sys_result(syscall(SYS_openat2, directory, path, &how, sizeof how));
+    return sys_openat2(directory, path, &how);
 }
 
 /* The directory that names are relative to: it may be anywhere, but behind no link. */

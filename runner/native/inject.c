@@ -20,11 +20,6 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 
-#ifndef SYS_openat2
-#define SYS_openat2 437
-#endif
-
-#define RESOLVE_NO_SYMLINKS_FLAG 4u
 #define ADDFD_SEND 2u
 
 struct added_fd {
@@ -33,10 +28,6 @@ struct added_fd {
 };
 
 #define NOTIF_ADDFD _IOW('!', 3, struct added_fd)
-
-struct how {
-    uint64_t flags, mode, resolve;
-};
 
 /* What an open is decided by, besides the path. */
 struct identity {
@@ -126,17 +117,14 @@ static int start_at(struct start *start, const struct rules *rules, pid_t tid,
 /* Without waiting, which we may not: not for a FIFO's other end. */
 static int open_as_we_are(const struct start *start, const struct opening *opening)
 {
-    struct how how = {.flags = opening->flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
-                      .resolve = start->resolve};
+    struct open_how_v0 how = {.flags = opening->flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
+                              .resolve = start->resolve};
     if (opening->flags & (O_CREAT | (O_TMPFILE & ~O_DIRECTORY)))
         how.mode = opening->mode & 07777;
-    long fd = syscall(SYS_openat2, start->from, start->path, &how, sizeof how);
-    if (fd < 0)
-        return -errno;
-    if (!(opening->flags & O_NONBLOCK))
-        (void)fcntl((int)fd, F_SETFL,
-                    (int)(opening->flags & (O_APPEND | O_DIRECT | O_NOATIME)));
-    return (int)fd;
+    int fd = sys_openat2(start->from, start->path, &how);
+    if (fd >= 0 && !(opening->flags & O_NONBLOCK))
+        (void)fcntl(fd, F_SETFL, (int)(opening->flags & (O_APPEND | O_DIRECT | O_NOATIME)));
+    return fd;
 }
 
 static int open_as_the_program(const struct start *start, const struct rules *rules, pid_t tid,

@@ -39,6 +39,18 @@
 #define SYS_mount_setattr 442
 #endif
 
+/* How openat2(2) follows a path (Linux 5.6). */
+#define RESOLVE_NO_XDEV_FLAG 0x01u
+#define RESOLVE_NO_MAGICLINKS_FLAG 0x02u
+#define RESOLVE_NO_SYMLINKS_FLAG 0x04u
+#define RESOLVE_BENEATH_FLAG 0x08u
+
+struct open_how_v0 {
+    uint64_t flags;
+    uint64_t mode;
+    uint64_t resolve;
+};
+
 #define OPEN_TREE_CLONE 1u
 #define OPEN_TREE_CLOEXEC 02000000u /* O_CLOEXEC */
 #define AT_RECURSIVE_FLAG 0x8000u
@@ -104,6 +116,12 @@ struct kernel_sigaction {
 static inline long sys_result(long value)
 {
     return value < 0 ? -(long)errno : value;
+}
+
+/* openat2(2), which a libc may not know. Returns an fd, or -errno. */
+static inline int sys_openat2(int directory, const char *path, const struct open_how_v0 *how)
+{
+    return (int)sys_result(syscall(SYS_openat2, directory, path, how, sizeof *how));
 }
 
 /* Write a text at once, as files of the kernel's want it. Returns 0 or -errno. */

@@ -21,11 +21,6 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 
-#ifndef SYS_openat2
-#define SYS_openat2 437
-#endif
-#define RESOLVE_NO_SYMLINKS_FLAG 4u
-
 enum { LINKS_MAX = 40, PAGE = 4096 }; /* MAXSYMLINKS of the kernel */
 
 /* Where process_vm_readv is refused or missing: word by word, as the tracer. */
@@ -292,14 +287,12 @@ static bool append_written(struct walk *walk, const char *name)
  */
 static bool is_plain(struct walk *walk, const char *name)
 {
-    const struct {
-        uint64_t flags, mode, resolve;
-    } how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS_FLAG};
+    const struct open_how_v0 how = {.flags = O_PATH | O_CLOEXEC,
+                                    .resolve = RESOLVE_NO_SYMLINKS_FLAG};
     if (!append_written(walk, name) || strncmp(walk->found, "/proc", 5) == 0)
         return false;
     cleanup_fd int root = open_of(walk, "root");
-    cleanup_fd int fd = (int)syscall(SYS_openat2, root, walk->found[0] ? walk->found + 1 : ".",
-                                     &how, sizeof how);
+    cleanup_fd int fd = sys_openat2(root, walk->found[0] ? walk->found + 1 : ".", &how);
     return fd >= 0;
 }
 

@@ -1,4 +1,4 @@
-"""Groups for the tests that work on them without a sandbox."""
+"""Groups for the tests that work on them without a sandbox, and raw_call.c, compiled."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from runner.cgroup import Groups, Parent, Resource, v2
 from runner.host import Host, detect
+from tests.kernel.path_calls import compile_raw_call
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +38,8 @@ def v2_groups(host: Host) -> Iterator[Groups]:
 def groups(parent: Parent) -> Iterator[Groups]:
     with parent.create() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def raw_call(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return compile_raw_call(tmp_path_factory.mktemp("raw"))

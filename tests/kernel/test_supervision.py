@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -26,34 +25,22 @@ from runner import (
     Sandbox,
     Status,
     Supervision,
-    supervision,
 )
-from runner.seccomp import native, syscalls
-from runner.supervision import Use
+from tests.kernel.path_calls import (
+    CALLS,
+    NUMBERS,
+    SMALLER,
+    fill,
+    use_of,
+    words,
+)
 from tests.kernel.starting import output_of
 
-NUMBERS = syscalls.numbers(native(None))
 PYTHON = "/usr/bin/python3"
 # What a dynamic program reads to start at all.
 SYSTEM = ("/usr/", "/lib/", "/lib64/", "/bin/", "/etc/ld.so.cache", "/etc/ld.so.preload")
 SYSTEM += ("/etc/locale.alias", "/proc/self/exe", "/dev/null", "/proc/self/maps")
 ENV = {"PATH": "/usr/bin:/bin"}
-
-
-@pytest.fixture(scope="session")
-def raw_call(tmp_path_factory: pytest.TempPathFactory) -> str:
-    program = tmp_path_factory.mktemp("raw") / "raw_call"
-    source = Path(__file__).parent / "raw_call.c"
-    subprocess.run(["gcc", "-static", "-O1", "-o", program, source], check=True)
-    return str(program)
-
-
-def fill(place: Path) -> None:
-    """Make directories named by what may be done in each, of the same content."""
-    for name in ("write", "read", "stat", "none", "soft"):
-        (place / name / "d").mkdir(parents=True)
-        (place / name / "f").write_text(f"of {name}\n")
-        (place / name / "l").symlink_to("f")
 
 
 @pytest.fixture
@@ -73,41 +60,14 @@ def sets(place: Path, refuse: str = "EACCES", **more: Any) -> Supervision:  # no
     return Supervision(**(fields | more))
 
 
-def words(name: str, at: int, path: str, place: Path) -> list[str]:
-    """Give the words of raw_call for a call with `path` as its path number `at`."""
-    args = ["0"] * 6
-    for number, each in enumerate(supervision.PATHS[name]):
-        args[each.path] = f"s:{path if number == at else place / 'write' / 'other'}"
-        if each.directory is not None:
-            args[each.directory] = "-100"
-        if each.use is Use.OPENAT2:
-            args[each.flags or 0], args[3] = "z:24", "24"
-    return [str(NUMBERS[name]), *args]
-
-
-def use_of(name: str, at: int) -> str:
-    use = supervision.PATHS[name][at].use
-    return {Use.STAT: "stat", Use.WRITE: "write", Use.CREAT: "write"}.get(use, "read")
-
-
-CALLS = [
-    (name, at)
-    for name, paths in supervision.PATHS.items()
-    if name in NUMBERS and name not in {"execve", "execveat", "uselib"}
-    for at in range(len(paths))
-]
-# Who may do more may do less: what is refused is in the next smaller set, or in none.
-SMALLER = {"write": "read", "read": "stat", "stat": "none"}
-
-
 @pytest.mark.parametrize(("name", "at"), CALLS)
 @pytest.mark.parametrize("entry", ["f", "d", "l", "new"])
 def test_call_with_a_path_is_granted_by_the_set_that_it_needs(
     name: str, at: int, entry: str, place: Path, raw_call: str
 ) -> None:  # FP7, FP11
     use = use_of(name, at)
-    granted = words(name, at, f"{place}/{use}/{entry}", place)
-    refused = words(name, at, f"{place}/{SMALLER[use]}/{entry}", place)
+    granted = words(name, at, f"{place}/{use}/{entry}", str(place))
+    refused = words(name, at, f"{place}/{SMALLER[use]}/{entry}", str(place))
     assert output_of(raw_call, *refused, supervision=sets(place)) == "EACCES\n"
     held = output_of(raw_call, *granted, supervision=sets(place))
     assert held != "EACCES\n"

@@ -26,18 +26,22 @@ from runner import (
     Supervision,
     TimeOffsets,
 )
-from runner import supervision as tables
-from runner.seccomp import native, syscalls
-from runner.supervision import Use
+from tests.kernel.path_calls import (
+    CALLS,
+    NUMBERS,
+    PLACES,
+    SMALLER,
+    fill,
+    use_of,
+    words,
+)
 
 pytestmark = pytest.mark.userns
 
-NUMBERS = syscalls.numbers(native(None))
 PYTHON = "/usr/bin/python3"
 PLACE = "/place"
 SYSTEM = ("/usr/", "/lib/", "/lib64/", "/bin/", "/etc/ld.so.cache", "/etc/ld.so.preload")
 SYSTEM += ("/proc/self/exe", "/proc/self/status", "/raw_call", "/dev/null", "/dev/fd")
-SMALLER = {"write": "read", "read": "stat", "stat": "none"}
 
 
 def rules(**more: Any) -> Supervision:  # noqa: ANN401
@@ -62,19 +66,9 @@ class Boxes(NamedTuple):
     def refill(self) -> None:
         """Make its directories, named by what may be done in each, anew."""
         subprocess.run(["chmod", "-R", "u+rwx", self.place], check=True)  # made without
-        for name in ("write", "read", "stat", "none", "soft"):
+        for name in PLACES:
             shutil.rmtree(self.place / name, ignore_errors=True)
-            (self.place / name / "d").mkdir(parents=True)
-            (self.place / name / "f").write_text(f"of {name}\n")
-            (self.place / name / "l").symlink_to("f")
-
-
-@pytest.fixture(scope="session")
-def raw_call(tmp_path_factory: pytest.TempPathFactory) -> str:
-    program = tmp_path_factory.mktemp("raw") / "raw_call"
-    source = Path(__file__).parent / "raw_call.c"
-    subprocess.run(["gcc", "-static", "-O1", "-o", program, source], check=True)
-    return str(program)
+        fill(self.place)
 
 
 @pytest.fixture
@@ -100,39 +94,22 @@ def say(box: Sandbox, *args: str) -> str:
     return (result.stdout + result.stderr).decode()
 
 
-def words(name: str, at: int, path: str) -> list[str]:
-    args = ["0"] * 6
-    for number, each in enumerate(tables.PATHS[name]):
-        args[each.path] = f"s:{path if number == at else PLACE + '/write/other'}"
-        if each.directory is not None:
-            args[each.directory] = "-100"
-        if each.use is Use.OPENAT2:
-            args[each.flags or 0], args[3] = "z:24", "24"
-    return ["/raw_call", str(NUMBERS[name]), *args]
-
-
-CALLS = [
-    (name, at)
-    for name, paths in tables.PATHS.items()
-    if name in NUMBERS and name not in {"execve", "execveat", "uselib"}
-    for at in range(len(paths))
-]
+def raw(name: str, at: int, path: str) -> list[str]:
+    return ["/raw_call", *words(name, at, path, PLACE)]
 
 
 @pytest.mark.parametrize(("name", "at"), CALLS)
 def test_call_with_a_path_ends_as_without_rules_or_is_refused(
     name: str, at: int, boxes: Boxes
 ) -> None:
-    use = {Use.STAT: "stat", Use.WRITE: "write", Use.CREAT: "write"}.get(
-        tables.PATHS[name][at].use, "read"
-    )
+    use = use_of(name, at)
     for entry in ("f", "d", "l", "new"):
         outcomes = []
         for box in (boxes.held, boxes.free):
             boxes.refill()
-            outcomes.append(say(box, *words(name, at, f"{PLACE}/{use}/{entry}")))
+            outcomes.append(say(box, *raw(name, at, f"{PLACE}/{use}/{entry}")))
         assert outcomes[0] == outcomes[1], entry
-        refused = words(name, at, f"{PLACE}/{SMALLER[use]}/{entry}")
+        refused = raw(name, at, f"{PLACE}/{SMALLER[use]}/{entry}")
         expected = "ENOSYS\n" if name == "openat2" else "EACCES\n"  # the policy's
         assert say(boxes.held, *refused) == expected, entry
 
@@ -307,10 +284,10 @@ def test_path_that_is_not_granted_may_end_the_run(boxes: Boxes, raw_call: str) -
     wanted = rules(refuse="kill")
     with Sandbox(mounts=mounts_of(boxes.place, raw_call), supervision=wanted) as box:
         for _ in range(2):
-            result = box.run(words("openat", 0, f"{PLACE}/none/f"))
+            result = box.run(raw("openat", 0, f"{PLACE}/none/f"))
             assert (result.status, result.syscall) == (Status.DISALLOWED_SYSCALL, "openat")
-            assert say(box, *words("openat", 0, f"{PLACE}/read/f")) == "0\n"
-            assert say(box, *words("openat", 0, f"{PLACE}/soft/f")) == "EACCES\n"
+            assert say(box, *raw("openat", 0, f"{PLACE}/read/f")) == "0\n"
+            assert say(box, *raw("openat", 0, f"{PLACE}/soft/f")) == "EACCES\n"
 
 
 def test_count_is_exact_and_of_the_whole_tree() -> None:
@@ -332,10 +309,10 @@ def test_call_may_be_decided_by_the_caller(boxes: Boxes, raw_call: str) -> None:
     (boxes.place / "none" / "l").unlink()
     (boxes.place / "none" / "l").write_text("")
     with Sandbox(mounts=mounts, supervision=wanted) as box:
-        assert say(box, *words("openat", 0, f"{PLACE}/none/f")) == "0\n"
-        assert say(box, *words("openat", 0, f"{PLACE}/none/l")) == "ENXIO\n"
-        assert say(box, *words("openat", 0, f"{PLACE}/read/f")) == "0\n"
-        assert say(box, *words("openat", 0, "/proc/self/mem")) == "EACCES\n"
+        assert say(box, *raw("openat", 0, f"{PLACE}/none/f")) == "0\n"
+        assert say(box, *raw("openat", 0, f"{PLACE}/none/l")) == "ENXIO\n"
+        assert say(box, *raw("openat", 0, f"{PLACE}/read/f")) == "0\n"
+        assert say(box, *raw("openat", 0, "/proc/self/mem")) == "EACCES\n"
     assert [(call.name, call.path) for call in asked] == [
         ("openat", f"{PLACE}/none/f"),
         ("openat", f"{PLACE}/none/l"),
