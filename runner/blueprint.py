@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import enum
 import os
 import time
 import weakref
@@ -22,7 +24,6 @@ from runner.errors import HostError
 from runner.host import Host, detect
 
 if TYPE_CHECKING:
-    import contextlib
     from collections.abc import Mapping, Sequence
 
     from runner.cgroup import Groups
@@ -34,6 +35,20 @@ _PIVOT: Final = "/tmp"  # any directory that exists everywhere; it is covered in
 # A host changes seldom: what was seen of it holds for the sandboxes of so many seconds.
 _LIFETIME_S: Final = 1.0
 _IDLE_MOST: Final = 2
+_RECENT_MOST: Final = 4
+
+
+class Uses(enum.Enum):
+    """How many programs a sandbox is for.
+
+    MANY       what one leaves is put back for the next
+    ONE_EACH   one, and the sandbox of the next is made ahead
+    ONE        one, and there is no next
+    """
+
+    MANY = enum.auto()
+    ONE_EACH = enum.auto()
+    ONE = enum.auto()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +66,7 @@ class BoxConfig:
     user: Credential | User
     keep_files: bool = False
     allows_keys: bool = False
-    used_again: bool = True
+    uses: Uses = Uses.MANY
 
 
 class Made(NamedTuple):
@@ -76,6 +91,7 @@ class Blueprint:
         self.parent: Final = Parent.find(self.host)
         self.requests: Final[dict[tuple[object, ...], Any]] = {}
         self._old_mounts = old_mounts
+        self._pid = os.getpid()
         self._until = time.monotonic() + _LIFETIME_S
         self._idle: list[Groups] = []
         # Only while groups are kept: it is called wherever we are collected, and there an
@@ -118,7 +134,8 @@ class Blueprint:
     def is_current(self) -> bool:
         """Tell whether another sandbox may be made of it: the host was looked at lately."""
         same_user = self.host.euid == os.geteuid()
-        return same_user and time.monotonic() < self._until
+        same_process = self._pid == os.getpid()  # a fork may have been put elsewhere
+        return same_user and same_process and time.monotonic() < self._until
 
     def plan(self, keeper: int, undo: contextlib.ExitStack) -> Made:
         """Plan the sandbox of a keeper, given its pid. What is opened for it is in `undo`."""
@@ -143,11 +160,36 @@ class Blueprint:
             old_mounts=self._old_mounts,
             keep_files=self.config.keep_files,
         )
-        if self.config.used_again:
+        if self.config.uses is Uses.MANY:
             own = ids.credential
             steps += plan.traces(runner, rules_init=own is None or own.uid == 0)
+        else:  # nothing is put back
+            steps = [step for step in steps if step.phase is not plan.Phase.CLEAN]
         self._first = Made(runner, ids, steps, ())
         return Made(runner, ids, steps, sent.fds)
+
+
+# Of sandboxes for one program that have ended just now. A list's methods are atomic.
+_RECENT: Final[list[Blueprint]] = []
+
+
+def lend(config: BoxConfig, *, old_mounts: bool) -> Blueprint:
+    """Give the blueprint of a sandbox like it that has ended just now, or a new one.
+
+    Nobody else has it until it is given to `keep`.
+    """
+    for blueprint in tuple(_RECENT):
+        if blueprint.serves(old_mounts=old_mounts) and blueprint.config == config:
+            with contextlib.suppress(ValueError):  # another thread has it
+                _RECENT.remove(blueprint)
+                return blueprint
+    return Blueprint(config, old_mounts=old_mounts)
+
+
+def keep(blueprint: Blueprint) -> None:
+    """Keep one that has been closed, for the next sandbox like it, if that comes soon."""
+    _RECENT.append(blueprint)
+    del _RECENT[:-_RECENT_MOST]
 
 
 def _runner(config: BoxConfig, host: Host, keeper: int) -> tuple[Runner, idmap.Ids]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
 
 from runner import sources
-from runner.blueprint import Blueprint
+from runner.blueprint import Blueprint, Uses, keep, lend
 from runner.box import Box, Program
 from runner.config.checks import refuse
 from runner.errors import ChildError, ConfigError, SandboxError
@@ -41,13 +41,15 @@ Work: TypeAlias = Generator[Wait, None, _T]
 class Life:
     """Owns the `Box`, made of `config`. One run at a time; `cancel` from any thread.
 
-    `once`: each box is for one run. That of the next is begun while a program runs, by asking
+    Where each box is for one run, that of the next is begun while a program runs, by asking
     another keeper and not waiting for its answer; and so are those of earlier runs ended.
     """
 
-    def __init__(self, config: BoxConfig, *, once: bool = False) -> None:
+    def __init__(self, config: BoxConfig) -> None:
         self.config = config
-        self._once = once
+        self._once = config.uses is not Uses.MANY
+        self._ahead = config.uses is Uses.ONE_EACH
+        self._served = False
         self._blueprint: Blueprint | None = None
         self._spare: Box | None = None
         self._ended: list[Box] = []
@@ -87,7 +89,8 @@ class Life:
     def _make(self, old_mounts: bool) -> Box:  # noqa: FBT001 - called by with_mount_calls
         blueprint = self._blueprint
         if blueprint is None or not blueprint.serves(old_mounts=old_mounts):
-            blueprint = Blueprint(self.config, old_mounts=old_mounts)
+            make = lend if self.config.uses is Uses.ONE else Blueprint
+            blueprint = make(self.config, old_mounts=old_mounts)
             self._replace_blueprint(blueprint)
         return _started(Box(blueprint, once=self._once))
 
@@ -128,8 +131,12 @@ class Life:
                     self._ended.append(box)
             self._box = None
             self._close_ended()
-            if self._blueprint is not None:
-                self._blueprint.close()
+            blueprint = self._blueprint
+            if blueprint is not None:
+                blueprint.close()
+            if blueprint is not None and self._served:
+                self._blueprint = None
+                keep(blueprint)
 
     def _retire(self) -> None:
         """End it after its only run, without waiting for that."""
@@ -187,6 +194,7 @@ class Life:
                 raise
             if self._once:
                 self._retire()
+                self._served = self.config.uses is Uses.ONE
             elif not box.reusable:
                 yield self.discard
             return result
@@ -243,7 +251,7 @@ class Life:
             # Before there was anything to cancel.
             if self._cancelled or (self.cancelled_by is not None and self.cancelled_by()):
                 box.keeper.send_kill(pending.run_id)
-            if self._once:
+            if self._ahead:
                 yield self._look_ahead
             reply = None
             while reply is None:

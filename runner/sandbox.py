@@ -6,10 +6,10 @@ One run at a time in each; as many sandboxes side by side as there are threads t
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypedDict
 
 from runner import guarantees, streams
-from runner.blueprint import BoxConfig
+from runner.blueprint import BoxConfig, Uses
 from runner.box import Program
 from runner.config import Credential, Limits, MountKind, Network, check_args, check_env
 from runner.config.checks import check_name, refuse
@@ -108,6 +108,8 @@ class SandboxBase:
     Raises ConfigError for what cannot be meant.
     """
 
+    _uses: ClassVar = Uses.MANY
+
     def __init__(
         self,
         *,
@@ -141,9 +143,9 @@ class SandboxBase:
             extras=dict(extras),
             keep_files=_keeps_files(fresh, (*(root or ()), *mounts)),
             allows_keys=not isinstance(policy, str),  # no stock policy does
-            used_again=fresh != "sandbox",
+            uses=Uses.ONE_EACH if fresh == "sandbox" else self._uses,
         )
-        self._life = Life(config, once=fresh == "sandbox")
+        self._life = Life(config)
         self._work_dir = work_dir
         self._env = _env_items(DEFAULT_ENV if env is None else env)
         self._limits = limits or Limits()
@@ -320,13 +322,20 @@ class Sandbox(SandboxBase):
             self._life.discard()
 
 
+class _SandboxOfOne(Sandbox):
+    """For one program: nothing is looked at or put back after it, and none is made ahead."""
+
+    _uses = Uses.ONE
+
+
 def run(args: Sequence[str], **options: Any) -> Result:  # noqa: ANN401 - both functions' options
     """Run one program in a sandbox of its own.
 
     Takes the options of `Sandbox` and of `Sandbox.run`; raises as they do.
     """
     once = {name: options.pop(name) for name in _RUN_OPTIONS & options.keys()}
-    with Sandbox(**options) as sandbox:
+    kind = _SandboxOfOne if once.get("repeat", 1) == 1 else Sandbox
+    with kind(**options) as sandbox:
         return sandbox.run(args, **once)
 
 

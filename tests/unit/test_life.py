@@ -13,6 +13,7 @@ import pytest
 
 from runner import ChildError, ConfigError, ErrorLocation, HostError, ProtocolError
 from runner import life as lives
+from runner.blueprint import Uses
 from runner.life import Life, Work, drive
 
 GONE = ProtocolError("gone")
@@ -103,15 +104,20 @@ def result_of(given: object) -> object:
     return given
 
 
-def config(*, keep_files: bool = False) -> Any:  # noqa: ANN401 - what of it is looked at
-    return SimpleNamespace(keep_files=keep_files)
+def config(*, keep_files: bool = False, uses: Uses = Uses.MANY) -> Any:  # noqa: ANN401 - what of it is looked at
+    return SimpleNamespace(keep_files=keep_files, uses=uses)
 
 
 @pytest.fixture
-def life(monkeypatch: pytest.MonkeyPatch) -> Iterator[Life]:
+def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeBox.made, FakeBox.script, FakeBox.reusable = [], [], True
     monkeypatch.setattr(lives, "Box", FakeBox)
     monkeypatch.setattr(lives, "Blueprint", FakeBlueprint)
+
+
+@pytest.fixture
+def life(fakes: None) -> Iterator[Life]:
+    del fakes
     made = Life(config())
     yield made
     made.discard()
@@ -290,10 +296,12 @@ def test_sandbox_that_is_dropped_warns_but_not_in_a_fork(
 
 
 @pytest.fixture
-def once(life: Life, monkeypatch: pytest.MonkeyPatch) -> Life:
+def once(fakes: None) -> Iterator[Life]:
     """One that gives each run a box of its own."""
-    monkeypatch.setattr(life, "_once", True)
-    return life
+    del fakes
+    made = Life(config(uses=Uses.ONE_EACH))
+    yield made
+    made.discard()
 
 
 def test_box_for_one_run_is_begun_while_the_run_before_goes_on(once: Life) -> None:
@@ -354,6 +362,41 @@ def test_box_that_cannot_be_begun_is_the_next_runs_failure_and_not_this_ones(
         with pytest.raises(HostError):
             drive(work(once))
     assert drive(work(once)) == 2
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The blueprints that were given back."""
+    given: list[object] = []
+    monkeypatch.setattr(lives, "keep", given.append)
+    monkeypatch.setattr(lives, "lend", FakeBlueprint)
+    return given
+
+
+@pytest.mark.usefixtures("fakes")
+def test_box_of_a_sandbox_for_one_run_has_no_next_and_its_blueprint_is_kept(
+    kept: list[object],
+) -> None:
+    only = Life(config(uses=Uses.ONE))
+    FakeBox.script = [(None, 1)]
+    assert drive(work(only)) == 1
+    assert [box.told_to_end for box in FakeBox.made] == [True]
+    assert kept == []  # its groups are not back yet
+    only.discard()
+    assert [type(blueprint) for blueprint in kept] == [FakeBlueprint]
+    only.discard()
+    assert len(kept) == 1
+
+
+@pytest.mark.usefixtures("fakes")
+def test_blueprint_of_a_run_that_failed_is_not_kept(kept: list[object]) -> None:
+    """It may be what is wrong: what was seen of the host, for instance."""
+    only = Life(config(uses=Uses.ONE))
+    FakeBox.script = [(None, ProtocolError("gone"))]
+    with pytest.raises(ProtocolError):
+        drive(work(only))
+    only.discard()
+    assert kept == []
 
 
 def test_spare_box_of_a_parent_is_left_alone_in_its_fork(once: Life) -> None:
