@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import enum
 import os
 import time
@@ -21,6 +20,7 @@ from runner.config import (
     Runner,
 )
 from runner.errors import HostError
+from runner.frozen import dataclass
 from runner.host import Host, detect
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Uses(enum.Enum):
     ONE = enum.auto()
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class BoxConfig:
     """What a sandbox is made of; see `Sandbox`. `root` None is the default one."""
 

@@ -7,7 +7,6 @@ caller pays for it when it asks and a test can describe another host.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import re
 import stat
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from runner.config import IdMap
 from runner.errors import HostError
+from runner.frozen import dataclass, field
 from runner.rootfs import SYSTEM_DIRECTORIES, RootEntry
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _CGROUP_MOUNT: Final = re.compile(r" - cgroup2? ")
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CgroupMount:
     """One mounted cgroup hierarchy.
 
@@ -45,7 +45,7 @@ class CgroupMount:
     readonly: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Host:
     """What this process can use on this host.
 
@@ -65,7 +65,7 @@ class Host:
     privileged: bool = False
     maps_ids: bool = False
     cgroup_mounts: tuple[CgroupMount, ...] = ()
-    cgroup_paths: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    cgroup_paths: Mapping[str, str] = field(default_factory=dict)
     no_user_namespaces: str | None = None
     uid_map: tuple[IdMap, ...] = ()
     gid_map: tuple[IdMap, ...] = ()

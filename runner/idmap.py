@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runner.config import Credential, IdMap, Namespace, Runner
+from runner.frozen import replace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +93,7 @@ def with_default_maps(runner: Runner, *, euid: int, egid: int) -> Runner:
     """Map 0 inside to the caller where a user namespace is asked for without a map (F13)."""
     if Namespace.USER not in runner.namespaces:
         return runner
-    return dataclasses.replace(
+    return replace(
         runner,
         uid_mappings=runner.uid_mappings or (IdMap(0, euid),),
         gid_mappings=runner.gid_mappings or (IdMap(0, egid),),

@@ -6,7 +6,6 @@ And what is looked up: programs of hooks, ids by name, who may write the id maps
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import os
 import stat
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from runner import idmap, sources
 from runner.config import Credential, Namespace
 from runner.config.checks import refuse
+from runner.frozen import replace
 from runner.plan import HookFiles
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def with_ids(runner: Runner, host: Host) -> tuple[Runner, dict[str, list[str]]]:
 
         root = runner.root or ("" if runner.pivot_root else "/")
         credential = accounts.credential(runner.credential, root=root, mounts=runner.mounts)
-        runner = dataclasses.replace(runner, credential=credential)
+        runner = replace(runner, credential=credential)
     if Namespace.USER not in runner.namespaces:
         return runner, {}
     from runner import subid

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Final
 
 from runner.config import Mount, MountKind, in_order
+from runner.frozen import dataclass, replace
 from runner.units import KiB, MiB
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _ETC_FILES: Final = {
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RootEntry:
     """A system directory in the host's root; `link` is its text if it is a symlink."""
 
@@ -84,7 +84,7 @@ def resolver() -> list[Mount]:
 def kernel_file_systems() -> list[Mount]:
     """Give /proc and /dev. Of pid 1, the accounts would tell what it has reaped in all runs."""
     init = Mount.tmpfs("/proc/1", size=KiB * 4, inodes=1, mode=0o555, fresh=False)
-    return [Mount.proc(), dataclasses.replace(init, readonly=True), Mount.dev()]
+    return [Mount.proc(), replace(init, readonly=True), Mount.dev()]
 
 
 def writable_places() -> list[Mount]:

@@ -7,12 +7,12 @@ join and counts in nanoseconds.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Final
 
 from runner.cgroup import v1, v2
 from runner.cgroup.place import NOT_MOUNTED, Place, Resource, WhyNot
 from runner.errors import HostError
+from runner.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ _NEEDS: Final = {
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """The places chosen, in the order of joining, and why none serves the other resources."""
 

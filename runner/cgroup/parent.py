@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
 from runner.cgroup.groups import Groups
@@ -13,10 +12,11 @@ from runner.cgroup.place import Place, Resource, WhyNot
 from runner.cgroup.removal import remove_leftovers
 from runner.config import Limits
 from runner.errors import HostError
+from runner.frozen import dataclass
 from runner.host import Host
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Parent:
     """Where groups go on this host. Holds no fds, and may be used by a forked process.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import os
 import posixpath
 from typing import TYPE_CHECKING, Final
+
+from runner.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ class Resource(str, enum.Enum):
 ALWAYS: Final = frozenset({Resource.CPU, Resource.PROCESSES, Resource.MEMORY})
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Place:
     """An existing cgroup below which we may make groups, and what they are to serve."""
 
@@ -40,7 +41,7 @@ class Place:
     resources: frozenset[Resource]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WhyNot:
     """What stands in the way of using cgroups, and what to do about it."""
 

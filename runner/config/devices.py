@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from typing import Final
 
 from runner.config.checks import check_count, check_path, refuse
+from runner.frozen import dataclass
 from runner.units import MAX_BYTES
 
 _BLOCK_DEVICE: Final = re.compile(r"[0-9]+:[0-9]+", re.ASCII)
 _DEVICE: Final = re.compile(r"[bc] ([0-9]+|\*):([0-9]+|\*)", re.ASCII)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class IoLimit:
     """How much a run may read from a disk and write to it, each second; None is unlimited.
 
@@ -39,7 +39,7 @@ class IoLimit:
             refuse("IoLimit", self.device, "give one of " + ", ".join(rates))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DeviceAccess:
     """A device node that a run may use: `r` read, `w` write, `m` make such a node.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
 from runner.config.checks import check_bytes, check_text, refuse
+from runner.frozen import dataclass
 from runner.units import MiB
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Store(Protocol):
 Source = bytes | os.PathLike[str] | int | HasFileno
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FileIn:
     """A file that goes in.
 
@@ -56,7 +56,7 @@ class FileIn:
             refuse("files_in", oct(self.mode), "a mode is 0 to 0o777")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LinkIn:
     """A symbolic link that goes in; its target is read by programs, never by us."""
 
@@ -68,7 +68,7 @@ class LinkIn:
             refuse("files_in", self.target, f"a target has at most {_NAME_MAX} bytes")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FileOut:
     """A file that is taken out, by its name below the working directory.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from typing import Final
 
 from runner.config.checks import refuse
+from runner.frozen import dataclass
 
 # clone(2), <linux/sched.h>
 _CLONE_NEWTIME: Final = 0x0000_0080
@@ -54,7 +54,7 @@ class Network(enum.Enum):
     PASTA = "pasta"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class IdMap:
     """One line of user_namespaces(7)' uid_map or gid_map."""
 
@@ -70,7 +70,7 @@ class IdMap:
             refuse("IdMap.count", self.count, "a map has at least one id")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Credential:
     """The ids that the program runs with, as seen inside its user namespace."""
 

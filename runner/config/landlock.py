@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection
 from typing import Final
 
 from runner.config.checks import check_bytes, refuse
+from runner.frozen import dataclass
 
 SCOPES: Final = ("abstract_unix_socket", "signal")
 _PATHS: Final = ("read", "write", "execute")
 _PORTS: Final = ("bind", "connect")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Landlock:
     """Rules that the kernel holds the program and all its children to, without a namespace.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import resource
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
 from runner.config.checks import check_count, check_time, refuse
+from runner.frozen import dataclass, replace
 from runner.units import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ MAX_WEIGHT: Final = 10_000
 MAX_INODES: Final = 2**31 - 2
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rlimit:
     """One setrlimit(2); `resource` is a `resource.RLIMIT_*` number."""
 
@@ -67,7 +67,7 @@ RLIMITS: Final[Mapping[str, int]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """What one run may use. Times are seconds, sizes bytes; None is unlimited.
 
@@ -157,7 +157,7 @@ class Limits:
 
     def replace(self, **changes: object) -> Limits:
         """Give a copy with some fields changed."""
-        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+        return replace(self, **changes)  # type: ignore[arg-type]
 
 
 def _cpu_set(cpus: Collection[int]) -> frozenset[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import functools
 import os
@@ -10,6 +9,7 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from runner.config.checks import check_bytes, check_path, refuse
+from runner.frozen import dataclass
 from runner.units import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ RESTRICTING: Final = frozenset({MountKind.MASK, MountKind.READONLY, MountKind.RE
 _DEVICE_TYPES: Final = {"c": stat.S_IFCHR, "b": stat.S_IFBLK}
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Mount:
     """One thing in the sandbox's file system; use the constructors below.
 

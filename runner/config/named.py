@@ -5,14 +5,13 @@ Few configurations have any of these: they are imported where one does.
 
 from __future__ import annotations
 
-import dataclasses
-
 from runner.config.checks import check_path, check_text, refuse
 from runner.config.ids import Namespace
+from runner.frozen import dataclass
 from runner.units import NS_PER_S
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class User:
     """A credential by name, as the passwd(5) and group(5) of the sandbox have it.
 
@@ -30,7 +29,7 @@ class User:
                 check_text("User", value)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Join:
     """A namespace to enter that exists: one of the process `pid`, or the one at `path`.
 
@@ -52,7 +51,7 @@ class Join:
             refuse("Join.pid", self.pid, "a pid is above 0")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TimeOffsets:
     """What a time namespace adds to two clocks, in seconds; see time_namespaces(7)."""
 

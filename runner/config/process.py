@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from runner.config.checks import check_bytes, check_env, check_text, check_time, refuse
+from runner.frozen import dataclass, field
 
 # capabilities(7), numbered from 0 as <linux/capability.h> does; 40 is Linux 5.9's.
 CAPABILITIES: Final = (
@@ -23,7 +23,7 @@ _NUMBERS: Final = {name: number for number, name in enumerate(CAPABILITIES)}
 _SETS: Final = ("effective", "permitted", "inheritable", "bounding", "ambient")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Capabilities:
     """The five capability sets when the program's exec begins, by name, such as "NET_ADMIN".
 
@@ -78,7 +78,7 @@ class Where(enum.Enum):
     INSIDE = "inside"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Hook:
     """A program run while the sandbox is made; unless it exits with 0, nothing is started.
 
@@ -95,7 +95,7 @@ class Hook:
 
     args: tuple[str, ...]
     where: Where = Where.OUTSIDE
-    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 30.0
     stdout: int | None = None
     stderr: int | None = 2

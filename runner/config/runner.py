@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,6 +23,7 @@ from runner.config.ids import (
 )
 from runner.config.limits import Rlimit
 from runner.config.mount import Mount
+from runner.frozen import dataclass, field
 
 if TYPE_CHECKING:
     from runner.config.landlock import Landlock
@@ -42,7 +42,7 @@ _SYSCTLS: Final = (
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Runner:
     """The whole set-up of one program, field by field as the kernel sees it.
 
@@ -95,7 +95,7 @@ class Runner:
     """
 
     args: Sequence[Text]
-    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
     exec_file: int | None = None
     files: Sequence[int] = (0, 1, 2)
     rlimits: Sequence[Rlimit] = ()
@@ -112,7 +112,7 @@ class Runner:
     namespaces: Namespace = NO_NAMESPACES
     join: Sequence[Join] = ()
     time_offsets: TimeOffsets | None = None
-    sysctls: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    sysctls: Mapping[str, str] = field(default_factory=dict)
     loopback: bool = False
     hooks: Sequence[Hook] = ()
     root: str = ""

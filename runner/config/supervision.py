@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from runner.config.checks import check_bytes, refuse
+from runner.frozen import dataclass, field
 
 _SETS: Final = ("stat", "read", "write", "ban")
 _NEEDED: Final = frozenset({"exit_group"})
@@ -16,7 +16,7 @@ KILL, ASK, ALLOW = "kill", "ask", "allow"
 PTRACE, NOTIFY = "ptrace", "notify"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Call:
     """A call that waits to be decided.
 
@@ -32,7 +32,7 @@ class Call:
     pid: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Supervision:
     """Calls that stop and are decided by the keeper; every other costs nothing.
 
@@ -59,7 +59,7 @@ class Supervision:
     path between the decision and the call (docs/supervision.md).
     """
 
-    calls: Mapping[str, str | int] = dataclasses.field(default_factory=dict)
+    calls: Mapping[str, str | int] = field(default_factory=dict)
     stat: Collection[str] | None = None
     read: Collection[str] | None = None
     write: Collection[str] | None = None
