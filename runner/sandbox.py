@@ -108,7 +108,7 @@ class SandboxBase:
     Raises ConfigError for what cannot be meant.
     """
 
-    _uses: ClassVar = Uses.MANY
+    _uses: ClassVar[Uses | None] = None
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class SandboxBase:
             extras=dict(extras),
             keep_files=_keeps_files(fresh, (*(root or ()), *mounts)),
             allows_keys=not isinstance(policy, str),  # no stock policy does
-            uses=Uses.ONE_EACH if fresh == "sandbox" else self._uses,
+            uses=self._uses or (Uses.ONE_EACH if fresh == "sandbox" else Uses.MANY),
         )
         self._life = Life(config)
         self._work_dir = work_dir
@@ -322,7 +322,7 @@ class Sandbox(SandboxBase):
             self._life.discard()
 
 
-class _SandboxOfOne(Sandbox):
+class SandboxOfOne(Sandbox):
     """For one program: nothing is looked at or put back after it, and none is made ahead."""
 
     _uses = Uses.ONE
@@ -334,7 +334,7 @@ def run(args: Sequence[str], **options: Any) -> Result:  # noqa: ANN401 - both f
     Takes the options of `Sandbox` and of `Sandbox.run`; raises as they do.
     """
     once = {name: options.pop(name) for name in _RUN_OPTIONS & options.keys()}
-    kind = _SandboxOfOne if once.get("repeat", 1) == 1 else Sandbox
+    kind = SandboxOfOne if once.get("repeat", 1) == 1 else Sandbox
     with kind(**options) as sandbox:
         return sandbox.run(args, **once)
 

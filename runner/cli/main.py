@@ -206,11 +206,12 @@ def _mask(how: int) -> Iterator[None]:
 
 
 def _sandbox(options: SimpleNamespace, arrangement: places.Places) -> Sandbox:
-    from runner.sandbox import Sandbox
+    from runner.sandbox import Sandbox, SandboxOfOne
 
     settings = _settings(options)
+    kind = Sandbox if options.repeat else SandboxOfOne
     try:
-        return Sandbox(
+        return kind(
             mounts=arrangement.mounts,
             root=arrangement.root,
             work_dir=arrangement.work_dir,

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import types
+from typing import ClassVar
 
 import pytest
 
@@ -58,11 +59,23 @@ class _Recorder:
 def recorder(tmp_path: str, monkeypatch: pytest.MonkeyPatch) -> type[_Recorder]:
     module = types.ModuleType("runner.sandbox")
     recorder = type("Recorder", (_Recorder,), {})
-    module.Sandbox = recorder  # type: ignore[attr-defined]
+    module.Sandbox = module.SandboxOfOne = recorder  # type: ignore[attr-defined]
     module.DEFAULT_ENV = DEFAULT_ENV  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "runner.sandbox", module)
     monkeypatch.chdir(tmp_path)
     return recorder
+
+
+@pytest.mark.parametrize(("options", "one"), [([], True), (["--repeat", "3"], False)])
+def test_sandbox_is_for_one_program_unless_it_is_repeated(
+    recorder: type[_Recorder], *, options: list[str], one: bool
+) -> None:
+    class OfOne(recorder):  # type: ignore[misc,valid-type]
+        asked: ClassVar[dict[str, object]] = {}
+
+    sys.modules["runner.sandbox"].SandboxOfOne = OfOne  # type: ignore[attr-defined]
+    assert main(["-q", *options, "prog"]) == 0
+    assert bool(OfOne.asked) is one
 
 
 def test_settings_without_options_are_the_defaults(
