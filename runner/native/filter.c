@@ -148,6 +148,16 @@ static bool step(const struct instruction *one, struct machine *machine,
     }
 }
 
+bool filter_take(struct filter *filter, struct instruction code[FILTER_MAX], const void *bytes,
+                 size_t size)
+{
+    if (size % sizeof *code || size > FILTER_MAX * sizeof *code)
+        return false; /* seccomp(2) will say so */
+    memcpy(code, bytes, size);
+    *filter = (struct filter){.code = code, .length = (unsigned)(size / sizeof *code)};
+    return true;
+}
+
 uint32_t filter_answer(const struct filter *filter, const struct call *call)
 {
     struct machine machine = {0};

@@ -28,6 +28,10 @@ struct filter {
     unsigned length;
 };
 
+/* Copy a filter's bytes, which need not be aligned. Returns false for what is no filter. */
+bool filter_take(struct filter *filter, struct instruction code[FILTER_MAX], const void *bytes,
+                 size_t size);
+
 /* SECCOMP_RET_*: the upper half of an answer; the lower half is its data. */
 #define ANSWER_TRAP 0x00030000u
 #define ANSWER_ERRNO 0x00050000u

@@ -59,15 +59,13 @@ int listener_reserve(void)
 const struct heard *listener_wanted(const struct plan *plan)
 {
     static struct instruction code[FILTER_MAX];
-    static struct heard heard = {.filter = {.code = code}};
+    static struct heard heard;
     for (unsigned i = 0; i < plan->count; i++) {
         const struct step *step = &plan->steps[i];
         if (step->op != OP_seccomp || step->arg[1] == HEAR_NOTHING)
             continue;
-        if (step->length % sizeof *code || step->length > sizeof code)
-            return NULL;                        /* seccomp(2) will say so */
-        memcpy(code, step->data, step->length); /* which need not be aligned */
-        heard.filter.length = (unsigned)(step->length / sizeof *code);
+        if (!filter_take(&heard.filter, code, step->data, step->length))
+            return NULL;
         heard.what = (enum hearing)(step->arg[1] & HEAR_WHAT);
         heard.permissive = step->arg[1] & HEAR_PERMISSIVE;
         return &heard;

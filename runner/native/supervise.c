@@ -30,8 +30,11 @@
     (PTRACE_O_TRACESECCOMP | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | \
      PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL)
 
-/* Many threads stop faster than they can be answered. */
-enum { STOPS_AT_A_TIME = 64 };
+/*
+ * Many threads stop faster than they can be answered, and one path may lead through 40 links
+ * of 2000 directories each: after so long, limits are looked at too.
+ */
+#define AT_A_TIME_NS (2 * MS_NS)
 
 /* What a stop has with it: why the filter says so. Numbered as runner/supervision.py does. */
 enum { STOP_BY_RULE, STOP_BY_POLICY };
@@ -43,7 +46,7 @@ struct seccomp_stop {
     uint32_t arch;
     uint64_t instruction_pointer, stack_pointer;
     uint64_t number, args[6];
-    uint32_t data;
+    uint32_t data; /* of the newest filter that says so: it may be one of the program's own */
 };
 
 /* Have the keeper trace us, and stop until it does. */
@@ -64,6 +67,12 @@ int supervise_open(struct supervisor *supervisor, const struct plan *plan, int p
     rules_init(&supervisor->rules, plan, proc);
     supervisor->begun = false;
     supervisor->children = -1;
+    for (unsigned i = 0; i < plan->count; i++) {
+        const struct step *step = &plan->steps[i];
+        if (step->op == OP_seccomp &&
+            !filter_take(&supervisor->filter, supervisor->code, step->data, step->length))
+            return -EINVAL;
+    }
     /* Blocked, or it is dropped; a program's own mask is set before its exec. */
     if (sigprocmask(SIG_BLOCK, &child, NULL) < 0)
         return -errno;
@@ -120,6 +129,19 @@ static int go_on(pid_t tid, int signal)
     return tolerate((int)sys_result(ptrace(PTRACE_CONT, tid, NULL, (void *)(intptr_t)signal)));
 }
 
+/* By our filter alone: where the program has added one that traces too, that is the newest. */
+static struct decision decide(struct supervisor *supervisor, pid_t tid, const struct call *call)
+{
+    switch (filter_answer(&supervisor->filter, call)) {
+    case ANSWER_TRACE | STOP_BY_RULE:
+        return rules_decide(&supervisor->rules, tid, call);
+    case ANSWER_TRACE | STOP_BY_POLICY:
+        return (struct decision){.verdict = VERDICT_KILL};
+    default: /* it stopped by its own alone, for a tracer that there is not */
+        return (struct decision){.verdict = VERDICT_ERRNO, .error = ENOSYS};
+    }
+}
+
 /* A call of the program's, before it happens. */
 static int on_call(struct supervisor *supervisor, pid_t tid, struct call *call,
                    struct decision *decision)
@@ -131,9 +153,7 @@ static int on_call(struct supervisor *supervisor, pid_t tid, struct call *call,
                           .arch = stop.arch,
                           .instruction = stop.instruction_pointer};
     memcpy(call->args, stop.args, sizeof call->args);
-    *decision = (struct decision){.verdict = VERDICT_KILL};
-    if (stop.data == STOP_BY_RULE)
-        *decision = rules_decide(&supervisor->rules, tid, call);
+    *decision = decide(supervisor, tid, call);
     if (decision->verdict == VERDICT_KILL)
         return 1; /* it stays stopped, until it is killed */
     int error = decision->verdict == VERDICT_ERRNO ? refuse(tid, decision->error) : 0;
@@ -174,7 +194,8 @@ int supervise(struct supervisor *supervisor, struct call *call, struct decision 
     struct signalfd_siginfo signal;
     while (read(supervisor->children, &signal, sizeof signal) > 0)
         continue; /* many are one: what there is tells waitid */
-    for (int answered = 0; answered < STOPS_AT_A_TIME; answered++) {
+    const int64_t end = clock_ns(CLOCK_MONOTONIC) + AT_A_TIME_NS;
+    do {
         siginfo_t info = {0};
         int status;
         if (waitid(P_ALL, 0, &info, WSTOPPED | WEXITED | WNOHANG | WNOWAIT | __WALL) < 0)
@@ -190,7 +211,7 @@ int supervise(struct supervisor *supervisor, struct call *call, struct decision 
         int result = on_stop(supervisor, info.si_pid, status, call, decision);
         if (result != 0)
             return result;
-    }
+    } while (clock_ns(CLOCK_MONOTONIC) < end);
     (void)raise(SIGCHLD); /* come back: limits are to be looked at too */
     return 0;
 }

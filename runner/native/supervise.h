@@ -5,6 +5,8 @@
 
 struct supervisor {
     struct rules rules;
+    struct filter filter; /* as the plan has it: it says why a call has stopped */
+    struct instruction code[FILTER_MAX];
     pid_t program;
     int children; /* signalfd of SIGCHLD, or -1 */
     bool begun;   /* it has stopped for the first time, and is traced as we want */

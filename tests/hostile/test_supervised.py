@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runner import Limits, Mount, Sandbox, Status, Supervision
-from runner.seccomp import compile_policy
+from runner.seccomp import compile_policy, syscalls
 
 pytestmark = pytest.mark.userns
 
@@ -27,16 +27,62 @@ int main(void)
 """
 
 
+# Each of its 26 symlinks goes 1600 steps before it leads to the next.
+LONG_WAY = """
+#include <fcntl.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+static pthread_barrier_t together;
+static void *open_it(void *unused)
+{
+    pthread_barrier_wait(&together);
+    for (;;) open("/tmp/Z", O_RDONLY);
+    return unused;
+}
+int main(void)
+{
+    static char target[5 * 800 + 2];
+    char name[] = "A";
+    pthread_t thread;
+    chdir("/tmp");
+    mkdir("d", 0700);
+    for (int i = 0; i < 800; i++) memcpy(target + 5 * i, "d/../", 5);
+    for (target[4000] = 'd'; *name <= 'Z'; target[4000] = (*name)++) symlink(target, name);
+    pthread_barrier_init(&together, 0, 101);
+    for (int i = 0; i < 100; i++) pthread_create(&thread, 0, open_it, 0);
+    open_it(0);
+}
+"""
+
+
+def compiled(source: str, program: Path) -> str:
+    gcc = ["gcc", "-static", "-O1", "-pthread", "-xc", "-", "-o", program]
+    subprocess.run(gcc, input=source.encode(), check=True)
+    return str(program)
+
+
+@pytest.mark.parametrize("by", ["ptrace", "notify"])
+def test_paths_that_take_long_keep_no_limit_from_its_time(by: str, tmp_path: Path) -> None:
+    """One call may hold the keeper for a tenth of a second, but not a hundred together."""
+    program = compiled(LONG_WAY, tmp_path / "way")
+    mounts = [Mount.bind(program, "/way")]
+    rules = Supervision(read=("/",), write=("/tmp/",), refuse="EACCES", by=by)
+    with Sandbox(mounts=mounts, supervision=rules) as box:
+        result = box.run(["/way"], limits=Limits(wall_time=0.3))
+    assert result.status is Status.WALL_TIME_LIMIT
+    assert result.wall_ns < 3e9
+
+
 @pytest.mark.parametrize("by", ["ptrace", "notify"])
 def test_more_calls_than_can_be_decided_keep_no_limit_from_its_time(
     by: str, tmp_path: Path
 ) -> None:
-    program = tmp_path / "storm"
-    gcc = ["gcc", "-static", "-O1", "-pthread", "-xc", "-", "-o", program]
-    subprocess.run(gcc, input=STORM.encode(), check=True)
+    program = compiled(STORM, tmp_path / "storm")
     rules = Supervision(calls={"getppid": 2**31 - 1}, by=by)
     limits = Limits(wall_time=0.5, processes=2000)
-    with Sandbox(mounts=[Mount.bind(str(program), "/storm")], supervision=rules) as box:
+    with Sandbox(mounts=[Mount.bind(program, "/storm")], supervision=rules) as box:
         result = box.run(["/storm"], limits=limits)
     assert result.status is Status.WALL_TIME_LIMIT
     assert result.wall_ns < 20e9
@@ -78,3 +124,44 @@ def test_path_that_is_to_be_resolved_otherwise_is_not_opened(by: str) -> None:
         result = box.run(["/usr/bin/python3", "-IS", "-c", BENEATH])
     no = b"Function not implemented\n"
     assert result.stdout == b"True\nTrue\n" + no * 3, result
+
+
+# An action for mkdirat by a filter of the program's own; then the call, three times.
+OWN_FILTER = """
+import ctypes, os, struct, sys
+c = ctypes.CDLL(None, use_errno=True)
+number = int(sys.argv[2])
+filter = struct.pack("<HBBIHBBIHBBIHBBI", 32, 0, 0, 0, 21, 0, 1, number,
+                     6, 0, 0, int(sys.argv[1], 0), 6, 0, 0, 0x7fff0000)
+text = ctypes.create_string_buffer(filter)
+program = ctypes.create_string_buffer(struct.pack("<HxxxxxxQ", 4, ctypes.addressof(text)))
+assert c.prctl(22, 2, program) == 0
+for _ in range(3):
+    done = c.syscall(number, -100, b"/tmp/made", 0o700)
+    print(done or os.path.isdir("/tmp/made"), os.strerror(ctypes.get_errno()), flush=True)
+"""
+
+
+@pytest.mark.parametrize("data", [0, 1, 7])
+@pytest.mark.parametrize("by", ["ptrace", "notify"])
+def test_filter_that_the_program_adds_takes_no_call_from_the_policy(by: str, data: int) -> None:
+    """The newest filter's data is what a tracer reads, where several want it to be asked."""
+    arch = platform.machine()
+    number = syscalls.numbers(arch)["mkdirat"]
+    policy = compile_policy("default allow\nkill mkdirat", name="test", arch=arch)
+    rules = Supervision(stat=("/",), read=("/",), write=("/tmp/",), by=by)
+    words = ["/usr/bin/python3", "-IS", "-c", OWN_FILTER, str(0x7FF00000 + data), str(number)]
+    with Sandbox(supervision=rules, policy=policy) as box:
+        result = box.run(words)
+    assert (result.status, result.syscall) == (Status.DISALLOWED_SYSCALL, "mkdirat")
+    assert result.stdout == b""
+
+
+def test_filter_that_the_program_adds_may_trace_what_has_no_rule() -> None:
+    """Without a tracer of its own it gets ENOSYS, as from the kernel."""
+    number = syscalls.numbers(platform.machine())["mkdirat"]
+    rules = Supervision(calls={"umask": 100})
+    words = ["/usr/bin/python3", "-IS", "-c", OWN_FILTER, str(0x7FF00001), str(number)]
+    with Sandbox(supervision=rules) as box:
+        result = box.run(words)
+    assert result.stdout == 3 * b"-1 Function not implemented\n"
