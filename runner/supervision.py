@@ -123,6 +123,12 @@ PATHS: Final[Mapping[str, tuple[Path, ...]]] = {
     "lsetxattr": (Path(0, _W, follow=_NO),),
     "removexattr": (Path(0, _W),),
     "lremovexattr": (Path(0, _W, follow=_NO),),
+    "setxattrat": (Path(1, _W, 0, 2, _UNLESS),),
+    "removexattrat": (Path(1, _W, 0, 2, _UNLESS),),
+    "file_setattr": (Path(1, _W, 0, 4, _UNLESS),),
+    "getxattrat": (Path(1, _S, 0, 2, _UNLESS),),
+    "listxattrat": (Path(1, _S, 0, 2, _UNLESS),),
+    "file_getattr": (Path(1, _S, 0, 4, _UNLESS),),
     "getxattr": (Path(0, _S),),
     "lgetxattr": (Path(0, _S, follow=_NO),),
     "listxattr": (Path(0, _S),),
@@ -138,10 +144,22 @@ PATHS: Final[Mapping[str, tuple[Path, ...]]] = {
     "readlinkat": (Path(1, _S, 0, follow=_NO),),
     "statfs": (Path(0, _S),),
     "chdir": (Path(0, _S),),
+    "inotify_add_watch": (Path(1, _R),),  # which tells the names in a directory
     "execve": (Path(0, _R),),
     "execveat": (Path(1, _R, 0, 4, _UNLESS),),
     "uselib": (Path(0, _R),),
 }
+
+# What paths cannot be judged beside, and so is refused with EPERM where they are.
+UNJUDGED: Final = (
+    # They reach files by other ways: a ring that opens, fds without a rule, handles.
+    *("io_uring_setup", "open_tree", "open_tree_attr", "fsopen", "fspick", "bpf"),
+    *("name_to_handle_at", "open_by_handle_at", "fanotify_mark"),
+    # They change where all paths lead, and what may be done there.
+    *("mount", "umount2", "move_mount", "mount_setattr", "pivot_root", "chroot", "setns"),
+    # By it a page of memory holds whoever reads it: the keeper.
+    "userfaultfd",
+)
 
 
 class CallRule(NamedTuple):
@@ -191,6 +209,11 @@ def rules(wanted: Supervision, numbers: Mapping[str, int], arch: int) -> Rules:
             for name, paths in PATHS.items()
             if name in numbers and name not in wanted.calls
             for path in paths
+        ]
+        calls += [
+            CallRule(numbers[name], Kind.ERRNO, errno.EPERM)
+            for name in UNJUDGED
+            if name in numbers and name not in wanted.calls
         ]
     patterns = tuple(
         (path_set, *_pattern(pattern))
@@ -253,34 +276,35 @@ def stopping(policy: bytes, wanted: Rules) -> bytes:
     """Give a filter with the policy's decisions, where what it allows stops if it has a rule.
 
     What it kills for stops for a tracer too, so that the keeper can say which call it was; the
-    listener does so by itself. Without a policy, calls of another architecture, which have no
-    rules, end the program. Our own exec does not stop: it has the secret of seccomp/start.py.
+    listener does so by itself. Calls of another architecture, which have no rules, end the
+    program whatever the policy. Our own exec does not stop: it has the secret of
+    seccomp/start.py.
     """
     code = [_INSTRUCTION.unpack_from(policy, at) for at in range(0, len(policy), 8)]
-    code = code or list(_own_calls_only(wanted.arch))
     for place, instruction in enumerate(code):
         if instruction == (_RETURN, 0, 0, _ALLOW):
             code[place] = (_JUMP, 0, 0, len(code) - place - 1)
-        elif instruction in _KILLS and not wanted.by_notice:
-            code[place] = (_RETURN, 0, 0, _TRACE | BY_POLICY)
-    return b"".join(_INSTRUCTION.pack(*each) for each in (*code, *_tail(wanted)))
+    code += [*_own_calls_only(wanted.arch), *_tail(wanted)]
+    if not wanted.by_notice:
+        stop = (_RETURN, 0, 0, _TRACE | BY_POLICY)
+        code = [stop if instruction in _KILLS else instruction for instruction in code]
+    return b"".join(_INSTRUCTION.pack(*each) for each in code)
 
 
 def _own_calls_only(arch: int) -> Iterator[_Code]:
+    """End the program for all others, and leave the number where `_tail` wants it."""
     yield (_LOAD, 0, 0, _ARCH_AT)
     yield (_IF_EQUAL, 1, 0, arch)
     yield (_RETURN, 0, 0, _KILL_PROCESS)
     yield (_LOAD, 0, 0, _NUMBER_AT)
     yield (_IF_AT_LEAST, 0, 1, _X32)  # x32's numbers; -1 is a tracer's, and is above it too
     yield (_RETURN, 0, 0, _KILL_PROCESS)
-    yield (_RETURN, 0, 0, _ALLOW)
 
 
 def _tail(wanted: Rules) -> Iterator[_Code]:
     """Stop the calls that have rules. A jump goes 255 far: each has a way out."""
     stop = _NOTIFY if wanted.by_notice else _TRACE | BY_RULE
     low, high = START & 0xFFFF_FFFF, START >> 32
-    yield (_LOAD, 0, 0, _NUMBER_AT)
     for number in sorted(wanted.numbers):
         own = number in wanted.execs
         yield (_IF_EQUAL, 0, 6 if own else 1, number)

@@ -197,6 +197,12 @@ static struct decision errno_of(int error)
     return (struct decision){.verdict = VERDICT_ERRNO, .error = error};
 }
 
+/* linkat's first path: the only one of which a flag says that symlinks are followed. */
+static bool is_link(const struct step *step)
+{
+    return field(step, FIELD_FOLLOW) == FOLLOW_IF_FLAG;
+}
+
 /*
  * Find the path of a call. Returns true with *question and *found, whose verdict is to allow
  * it; false if *found is the decision: there is no path to judge.
@@ -214,6 +220,11 @@ static bool find_path(struct rules *rules, const struct step *step, pid_t tid,
     path->follow = follows(step, question);
     if (question->elsewhere) { /* callers know how to do without openat2 */
         *found = errno_of(ENOSYS);
+        return false;
+    }
+    /* A name for what is open: by it more could be done than by the fd. So says the kernel. */
+    if (is_link(step) && question->flags & AT_EMPTY_PATH) {
+        *found = errno_of(ENOENT);
         return false;
     }
     if (address == 0) /* by fd alone, as futimens(3) does; else the kernel says EFAULT */
@@ -268,8 +279,10 @@ static struct decision decide_ask(struct rules *rules, const struct step *step, 
                                   const struct call *call)
 {
     struct question question;
-    struct decision decision = {.verdict = VERDICT_ASK};
-    if (step->arg[2] && find_path(rules, step, tid, call, &question, &decision))
+    struct decision decision = {.verdict = VERDICT_ALLOW};
+    if (step->arg[2])
+        (void)find_path(rules, step, tid, call, &question, &decision);
+    if (decision.verdict == VERDICT_ALLOW)
         decision.verdict = VERDICT_ASK;
     return decision;
 }

@@ -165,3 +165,88 @@ def test_filter_that_the_program_adds_may_trace_what_has_no_rule() -> None:
     with Sandbox(supervision=rules) as box:
         result = box.run(words)
     assert result.stdout == 3 * b"-1 Function not implemented\n"
+
+
+# Each call with a path that is in no set, or that makes of a file to read one to write.
+AROUND = """
+import ctypes, errno, os, sys
+c = ctypes.CDLL(None, use_errno=True)
+def call(number, *args):
+    words = [ctypes.c_long(a) if isinstance(a, int) else a for a in args]
+    made = c.syscall(ctypes.c_long(number), *words)
+    print("done" if made >= 0 else errno.errorcode[ctypes.get_errno()])
+numbers = dict(word.split("=") for word in sys.argv[1:])
+number = lambda name: int(numbers[name])
+value = ctypes.create_string_buffer(b"v")
+how = (ctypes.c_uint64 * 2)(ctypes.addressof(value), 1)
+room = ctypes.create_string_buffer(256)
+for flags in (os.O_RDONLY, os.O_PATH):
+    call(number("linkat"), os.open("/place/read/f", flags), b"", -100, b"/tmp/taken", 0x1000)
+call(number("setxattrat"), -100, b"/place/none/f", 0, b"user.x", how, 16)
+call(number("file_getattr"), -100, b"/place/none/f", room, 24, 0)
+call(number("inotify_add_watch"), c.inotify_init(), b"/place/none", 0xfff)
+call(number("open_tree"), -100, b"/place/none/f", 0)
+call(number("name_to_handle_at"), -100, b"/place/none/f", room, room, 0)
+call(number("io_uring_setup"), 8, room)
+call(number("userfaultfd"), 1)
+call(number("chroot"), b"/place/none")
+"""
+AROUND_CALLS = (
+    *("linkat", "setxattrat", "file_getattr", "inotify_add_watch", "open_tree"),
+    *("name_to_handle_at", "io_uring_setup", "userfaultfd", "chroot"),
+)
+
+
+@pytest.mark.parametrize("by", ["ptrace", "notify"])
+def test_no_other_call_leads_around_the_rules_of_paths(by: str, tmp_path: Path) -> None:
+    """Whatever the policy allows: it knows no paths."""
+    for name in ("read", "none"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "f").write_text(name)
+    rules = Supervision(
+        stat=("/usr/",),
+        read=("/usr/", "/lib/", "/lib64/", "/etc/", "/place/read/"),
+        write=("/tmp/",),
+        refuse="EACCES",
+        by=by,
+    )
+    numbers = syscalls.numbers(platform.machine())
+    words = [f"{name}={numbers[name]}" for name in AROUND_CALLS]
+    mounts = [Mount.bind(str(tmp_path), "/place", readonly=False, owned=True)]
+    with Sandbox(supervision=rules, mounts=mounts, policy=None) as box:
+        result = box.run(["/usr/bin/python3", "-IS", "-c", AROUND, *words])
+    expected = ["ENOENT"] * 2 + ["EACCES"] * 3 + ["EPERM"] * 5
+    assert result.stdout.decode().split() == expected, result.stderr
+
+
+FOREIGN = """
+#include <string.h>
+#include <stdio.h>
+#include <sys/mman.h>
+int main(void)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT;
+    char *path = mmap(0, 4096, PROT_READ | PROT_WRITE, flags, -1, 0);
+    long fd;
+    strcpy(path, "/etc/passwd");
+    __asm__ volatile("int $0x80" : "=a"(fd) : "a"(5), "b"((int)(long)path), "c"(0), "d"(0)
+                     : "memory", "r8", "r9", "r10", "r11");
+    printf("%ld\\n", fd);
+}
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="calls of i386 are x86_64's")
+@pytest.mark.parametrize("by", ["ptrace", "notify"])
+def test_call_of_another_architecture_ends_the_run_although_the_policy_allows_it(
+    by: str, tmp_path: Path
+) -> None:
+    """It has other numbers, and so no rule."""
+    everything = b"\x06\0\0\0\0\0\xff\x7f"
+    mounts = [Mount.bind(compiled(FOREIGN, tmp_path / "foreign"), "/foreign")]
+    rules = Supervision(read=("/foreign",), refuse="EACCES", by=by)
+    with Sandbox(supervision=rules, mounts=mounts, policy=everything) as box:
+        result = box.run(["/foreign"])
+    assert (result.status, result.stdout) == (Status.DISALLOWED_SYSCALL, b"")
+    assert result.violation is not None
+    assert (result.violation.number, result.violation.arch) == (5, "i386")

@@ -333,6 +333,23 @@ def test_call_without_a_path_may_be_decided_by_the_caller(verdict: str, raw_call
             assert result.stdout == {"allow": b"0\n", "EXDEV": b"EXDEV\n"}[verdict]
 
 
+def test_exec_of_what_is_open_is_asked_about_too() -> None:
+    """It has a path, which is empty."""
+    line = "import os\nos.execve(os.open('/bin/true', os.O_RDONLY), ['true'], {})"
+    asked: list[Call] = []
+
+    def decide(call: Call) -> str:
+        asked.append(call)
+        return "EXDEV"
+
+    with Sandbox(
+        supervision=Supervision(calls={"execveat": "ask"}, by="notify", decide=decide)
+    ) as box:
+        result = box.run([PYTHON, "-IS", "-c", line])
+    assert result.stderr.endswith(b"OSError: [Errno 18] Invalid cross-device link: 3\n")
+    assert [(call.name, call.path) for call in asked] == [("execveat", "")]
+
+
 def test_calls_of_many_threads_are_all_decided() -> None:
     line = (
         "import os, threading\n"

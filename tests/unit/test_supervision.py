@@ -132,6 +132,18 @@ def test_path_is_packed_in_fields_of_four_bits() -> None:
 def test_paths_are_of_calls_that_some_architecture_has() -> None:
     known = NUMBERS.keys() | syscalls.numbers("aarch64").keys()
     assert set(supervision.PATHS) <= known
+    assert set(supervision.UNJUDGED) <= known
+
+
+def test_ways_around_paths_are_refused_where_paths_are_judged_and_have_no_other_rule() -> None:
+    def refused(**fields: object) -> set[int]:
+        wanted = rules_of(**fields)
+        return {rule.number for rule in wanted.calls if rule[1:3] == (Kind.ERRNO, errno.EPERM)}
+
+    ways = {NUMBERS[name] for name in supervision.UNJUDGED}
+    assert refused(read=["/"]) == ways
+    assert refused(read=["/"], calls={"chroot": 1}) == ways - {NUMBERS["chroot"]}
+    assert refused(calls={"fork": 3}) == set()
 
 
 def answer(program: bytes, number: int, arch: int = X86) -> int:
@@ -151,11 +163,13 @@ def test_filter_stops_the_calls_that_have_rules_and_no_other(policy: bytes) -> N
     assert answer(program, 57) == TRACE
 
 
-def test_filter_without_a_policy_ends_other_abis() -> None:
-    program = supervision.stopping(b"", rules_of(calls={"fork": 3}))
-    by_policy = TRACE | supervision.BY_POLICY
-    assert answer(program, 57, syscalls.AUDIT_ARCHS["aarch64"]) == by_policy
-    assert answer(program, 57 | 0x4000_0000) == by_policy
+@pytest.mark.parametrize("policy", [b"", EVERYTHING])
+@pytest.mark.parametrize("by", ["ptrace", "notify"])
+def test_filter_ends_other_abis_although_a_policy_allows_them(by: str, policy: bytes) -> None:
+    program = supervision.stopping(policy, rules_of(calls={"fork": 3}, by=by))
+    ends = TRACE | supervision.BY_POLICY if by == "ptrace" else KILL
+    assert answer(program, 57, syscalls.AUDIT_ARCHS["aarch64"]) == ends
+    assert answer(program, 57 | 0x4000_0000) == ends
 
 
 @given(number=st.integers(0, 600), rules=st.sets(st.sampled_from(sorted(NUMBERS)), min_size=1))
