@@ -107,7 +107,8 @@ static unsigned rewrite(const struct heard *heard, struct instruction *code)
 /*
  * LISTENER_FD is given up for it: the program's own limit of open files holds by now, and
  * the lowest free number has to be below it. What goes on after its notice should be told
- * once: not again because a signal has come meanwhile (WAIT_KILLABLE_RECV, Linux 5.19).
+ * once, counted once and opened once: not again because a signal has come meanwhile
+ * (WAIT_KILLABLE_RECV, Linux 5.19).
  */
 int listener_install(const struct heard *heard, unsigned flags)
 {
@@ -116,7 +117,7 @@ int listener_install(const struct heard *heard, unsigned flags)
     const unsigned listen = flags | FILTER_FLAG_NEW_LISTENER;
     long result = -EINVAL;
     (void)close(LISTENER_FD);
-    if (heard->what != HEAR_KILLS)
+    if (heard->what != HEAR_KILLS || filter_asks(&heard->filter))
         result = sys_result(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER_OP,
                                     listen | FILTER_FLAG_WAIT_KILLABLE_RECV, &program));
     if (result == -EINVAL)

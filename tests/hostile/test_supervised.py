@@ -250,3 +250,42 @@ def test_call_of_another_architecture_ends_the_run_although_the_policy_allows_it
     assert (result.status, result.stdout) == (Status.DISALLOWED_SYSCALL, b"")
     assert result.violation is not None
     assert (result.violation.number, result.violation.arch) == (5, "i386")
+
+
+# Calls, while signals come that restart them.
+RESTARTED = """
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/time.h>
+#include <unistd.h>
+static void handle(int number) { (void)number; }
+int main(void)
+{
+    struct sigaction action = {.sa_handler = handle, .sa_flags = SA_RESTART};
+    struct itimerval often = {{0, 100}, {0, 100}}, never = {0};
+    char name[32];
+    int failed = 0;
+    sigaction(SIGALRM, &action, 0);
+    setitimer(ITIMER_REAL, &often, 0);
+    for (int i = 0; i < 500; i++) {
+        snprintf(name, sizeof name, "/tmp/%d", i);
+        failed += open(name, O_CREAT | O_EXCL | O_WRONLY, 0600) < 0;
+        close(3);
+        (void)getppid();
+    }
+    setitimer(ITIMER_REAL, &never, 0);
+    printf("%d\\n", failed);
+}
+"""
+
+
+@pytest.mark.parametrize("by", ["ptrace", "notify"])
+def test_signals_have_no_call_decided_twice(by: str, tmp_path: Path) -> None:
+    """A file that was made anew is there already, and a count is reached too early."""
+    mounts = [Mount.bind(compiled(RESTARTED, tmp_path / "restarted"), "/restarted")]
+    rules = Supervision(calls={"getppid": 500}, read=("/",), write=("/tmp/",), by=by)
+    with Sandbox(supervision=rules, mounts=mounts) as box:
+        result = box.run(["/restarted"])
+    assert (result.status, result.stdout) == (Status.OK, b"0\n")
