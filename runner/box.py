@@ -363,6 +363,12 @@ class Box:
     ) -> _Request:
         groups = self._groups
         placements = 0 if groups is None else len(groups.placement)
+        supervision = self._extras.get("supervision")
+        if supervision is not None and supervision.opens and program.limits.devices is not None:
+            why = (
+                'they do not hold for the keeper, which opens files by "notify": give "ptrace"'
+            )
+            refuse("Limits.devices", program.limits.devices, why)
         env = dict(program.env)
         first, traced = wanted.fd_count, False
         if program.measures:

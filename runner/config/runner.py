@@ -185,6 +185,11 @@ class Runner:
                 refuse(
                     f"Runner.{name}", getattr(self, name), 'not with supervision by "notify"'
                 )
+        if wanted.opens and self.landlock is not None and self.landlock.restricts_files:
+            why = (
+                'it does not hold for the keeper, which opens files by "notify": give "ptrace"'
+            )
+            refuse("Runner.landlock", self.landlock, why)
 
     def _check_namespaces(self) -> None:
         for name in ("host_name", "domain_name"):

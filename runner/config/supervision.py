@@ -108,6 +108,11 @@ class Supervision:
         """Tell whether paths are supervised."""
         return any(paths is not None for paths in (self.stat, self.read, self.write))
 
+    @property
+    def opens(self) -> bool:
+        """Tell whether the keeper opens files for the program."""
+        return self.by == NOTIFY and (self.has_paths or ASK in self.calls.values())
+
 
 def is_errno(name: object) -> bool:
     """Tell whether this is the name of an errno."""
