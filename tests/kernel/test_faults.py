@@ -280,7 +280,7 @@ class Proxy:
     """Passes frames on between a grader and its first keeper; changes one of one direction."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._real = socket.socketpair
+        self._real = helper.socket.socketpair
         self._monkeypatch = monkeypatch
         self._left = 1
         self.changed = 0

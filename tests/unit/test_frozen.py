@@ -129,4 +129,4 @@ def test_command_that_runs_imports_no_dataclasses() -> None:
     """It defines classes at each start, and so shall not compile their methods."""
     code = "import sys, runner.cli.main, runner.sandbox; print(*sys.modules)"
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
-    assert not {"dataclasses", "inspect", "argparse"} & set(loaded)
+    assert not {"argparse", "dataclasses", "inspect", "socket"} & set(loaded)
