@@ -30,9 +30,11 @@ CONTROL_FD: Final = 3
 START_TIMEOUT_S: Final = 30.0
 _END_TIMEOUT_MS: Final = 5000
 # What programs install raising handlers for. Not all signals: Python makes an object of each.
+# abort() lets SIGABRT through by itself.
 _HANDLED: Final = (
-    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM),
-    *(signal.SIGVTALRM, signal.SIGPROF, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU),
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT),
+    *(signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGXCPU),
+    *(signal.SIGUSR1, signal.SIGUSR2),
 )
 # SIGKILL and SIGSTOP have no disposition to reset.
 _SIGNALS: Final = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
@@ -58,8 +60,10 @@ def signals_held() -> Iterator[None]:
     Where there are other threads, one that does not block the signal may get it, and then its
     handler runs in the main one all the same: signal(7).
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        # Apart: where a handler was due, this raises what it raises, and has blocked them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
