@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING, TypeVar
 
 from runner.config.checks import refuse
+from runner.helper import LOOK_S
 from runner.sandbox import RunOptions, SandboxBase
 
 try:
@@ -21,7 +22,7 @@ except ImportError as error:
     raise ImportError(message) from error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from typing_extensions import Unpack
 
@@ -73,14 +74,6 @@ class AsyncSandbox(SandboxBase):
         async with self._lock():
             return await drive(self._life.ping(timeout))
 
-    def cancel(self) -> None:
-        """End the run in progress with Status.CANCELLED."""
-        self._life.cancel()
-
-    def ends_if(self, cancelled: Callable[[], bool]) -> None:
-        """End runs that are only about to start too, when this says so; for a pool."""
-        self._life.cancelled_by = cancelled
-
     async def reset(self) -> None:
         """Leave nothing of earlier runs, files neither: the next run starts it anew."""
         with anyio.CancelScope(shield=True):
@@ -101,7 +94,7 @@ class AsyncSandbox(SandboxBase):
 
 async def drive(work: Work[_T]) -> _T:
     """Do the work, and let other tasks run while there is something to wait for."""
-    go_on = functools.partial(next, work)
+    go_on = functools.partial(work.send, None)
     interrupted = False
     while True:
         try:
@@ -112,7 +105,7 @@ async def drive(work: Work[_T]) -> _T:
         try:
             # What follows an interrupt ends the sandbox, and is not to be interrupted.
             with anyio.CancelScope(shield=interrupted):
-                await _wait(wait)
+                readable = await _wait(wait)
         except GeneratorExit:  # the event loop has gone: nobody waits any more
             work.close()
             raise
@@ -120,11 +113,15 @@ async def drive(work: Work[_T]) -> _T:
             interrupted = True
             go_on = functools.partial(work.throw, error)
         else:
-            go_on = functools.partial(next, work)
+            go_on = functools.partial(work.send, readable)
 
 
-async def _wait(wait: Wait) -> None:
-    if isinstance(wait, int):
-        await anyio.wait_readable(wait)
-    else:
+async def _wait(wait: Wait) -> bool:
+    """Wait, for an fd at most for as long as goes by between two looks; False: that long."""
+    if not isinstance(wait, int):
         await anyio.to_thread.run_sync(wait)  # it starts or ends a process
+        return True
+    with anyio.move_on_after(LOOK_S):
+        await anyio.wait_readable(wait)
+        return True
+    return False

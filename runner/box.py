@@ -32,7 +32,7 @@ from runner.helper import START_TIMEOUT_S, Keeper
 from runner.result import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
     from runner.blueprint import Blueprint
     from runner.cgroup.groups import Files
@@ -221,20 +221,27 @@ class Box:
 
         return Relay(takers, limit=limits.output)
 
-    def output(self, pending: Pending) -> Iterator[int]:
-        """Give output to its takers until `hear` will not wait; gives fds to wait for."""
+    def output(self, pending: Pending) -> Generator[int, bool | None]:
+        """Give output to its takers until `hear` will not wait; gives fds to wait for.
+
+        Where one was waited for in vain, a keeper that is stopped is ended, and that raised.
+        """
         relay = pending.relay
         if relay is None:
-            yield self.keeper.fileno()
+            while (yield self.keeper.fileno()) is False:
+                self.keeper.look()
             return
         while True:
-            yield relay.fileno()
+            if (yield relay.fileno()) is False:
+                self.keeper.look()
+                continue
             was_over = relay.over
             heard = relay.step()
             if relay.over and not was_over:
                 self.keeper.send_kill(pending.run_id, overflow=True)
             if heard:
                 return
+            self.keeper.look()
 
     def hear(self, pending: Pending) -> wire.Reply | None:
         """Hear what the keeper says, where its fd is readable; None: it was not yet the end.

@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import struct
+import time
 from typing import TYPE_CHECKING, Final
 
 from runner import wire
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 CONTROL_FD: Final = 3
 START_TIMEOUT_S: Final = 30.0
 _END_TIMEOUT_MS: Final = 5000
+LOOK_S: Final = 1  # so often we look whether a keeper is stopped
 # What programs install raising handlers for. Not all signals: Python makes an object of each.
 # abort() lets SIGABRT through by itself.
 _HANDLED: Final = (
@@ -92,8 +94,11 @@ class Keeper:
         program = keeper_path() if path is None else path
         words = ["keeper", *(["--retain-session"] if retain_session else ())]  # ps shows them
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # How often we look whether it is stopped; by the kernel, so that it costs nothing.
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("2l", 1, 0))
+        # By the kernel, so that it costs nothing.
+        each = struct.pack("2l", LOOK_S, 0)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, each)
+        self._was_stopped = False  # when we last looked
+        self._looked_at = 0.0
         self._run_id = 0
         with (
             contextlib.closing(theirs),
@@ -176,6 +181,24 @@ class Keeper:
     def receive(self, steps: Sequence[Step]) -> wire.Reply:
         """Wait for the next reply to a run; raises ChildError if a step of `steps` failed."""
         return self._receive(steps)
+
+    def look(self) -> None:
+        """Kill it if it is stopped, and was so LOOK_S seconds ago, and raise.
+
+        For whoever waits for it, at least so often. A stopped keeper holds no limit and never
+        answers. Once is not enough: we may have been stopped with it, by a terminal, and be the
+        first to go on.
+        """
+        now = time.monotonic()
+        if now - self._looked_at < LOOK_S:
+            return
+        was_stopped, self._was_stopped, self._looked_at = self._was_stopped, False, now
+        with contextlib.suppress(OSError):  # it has ended, or is not ours to wait for
+            if os.waitid(os.P_PIDFD, self._pidfd, os.WSTOPPED | os.WNOHANG | os.WNOWAIT):
+                if was_stopped:
+                    signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                    raise ProtocolError(_STOPPED)
+                self._was_stopped = True
 
     def files(self, steps: Sequence[Step], fds: Sequence[int] = ()) -> int:
         """Do FILES steps, between runs; gives the fd that one has opened, or -1.
@@ -276,6 +299,7 @@ class Keeper:
         watch: bytes = wire.NO_WATCH,
     ) -> None:
         self._run_id += 1
+        self._was_stopped = False
         in_fd = len(encoded_plan) > wire.FRAME_MAX
         request = wire.encode_request(
             kind,
@@ -304,7 +328,6 @@ class Keeper:
 
     def _receive(self, steps: Sequence[Step], opened: list[int] | None = None) -> wire.Reply:
         """Wait for the answer to our last request; `opened` gets the fds that come with it."""
-        was_stopped = False
         while True:
             try:
                 if opened is None:
@@ -312,7 +335,7 @@ class Keeper:
                 else:
                     frame = self._receive_fd(opened)
             except BlockingIOError:  # nothing for a while: SO_RCVTIMEO
-                was_stopped = self._end_if_stopped(was_stopped=was_stopped)
+                self.look()
                 continue
             except TimeoutError as error:
                 message = f"the keeper has not answered for {self._socket.gettimeout():g} s"
@@ -336,21 +359,6 @@ class Keeper:
             rights.frombytes(fds)
         opened += rights
         return frame
-
-    def _end_if_stopped(self, *, was_stopped: bool) -> bool:
-        """Tell whether the keeper is stopped; if it was so before, kill it and raise.
-
-        A stopped keeper holds no limit and never answers. Once is not enough: we may have been
-        stopped with it, by a terminal, and be the first to go on.
-        """
-        with contextlib.suppress(OSError):  # it has ended, or is not ours to wait for
-            if not os.waitid(os.P_PIDFD, self._pidfd, os.WSTOPPED | os.WNOHANG | os.WNOWAIT):
-                return False
-            if was_stopped:
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-                raise ProtocolError(_STOPPED)
-            return True
-        return False
 
 
 @contextlib.contextmanager

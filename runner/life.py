@@ -33,9 +33,10 @@ MAX_REPEAT: Final = 10_000
 # Of the process that has forked us. Kept, so that nothing is closed: it is all in use there.
 _INHERITED: Final[list[Box]] = []
 
-# An fd: until it is readable. A function: call it, which may take long.
+# An fd: until it is readable; False is sent where it was not for LOOK_S seconds. A function:
+# call it, which may take long.
 Wait: TypeAlias = int | Callable[[], object]
-Work: TypeAlias = Generator[Wait, None, _T]
+Work: TypeAlias = Generator[Wait, bool | None, _T]
 
 
 class Life:

@@ -13,6 +13,7 @@ import os
 import select
 from typing import TYPE_CHECKING, Final
 
+from runner.helper import LOOK_S
 from runner.measure import Captured
 
 if TYPE_CHECKING:
@@ -74,11 +75,11 @@ class Relay:
         return self._epoll.fileno()
 
     def step(self) -> bool:
-        """Give what there is; waits until there is something. Raises what a taker raises.
+        """Give what there is; waits for it, for LOOK_S seconds. Raises what a taker raises.
 
         True: the keeper has something to say.
         """
-        ready = [fd for fd, _ in self._epoll.poll()]
+        ready = [fd for fd, _ in self._epoll.poll(LOOK_S)]
         for fd in ready:
             if fd != self._keeper:
                 self._give(fd)

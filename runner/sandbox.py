@@ -17,7 +17,7 @@ from runner.life import Life, drive
 from runner.wire import Hearing
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from typing_extensions import Unpack
 
@@ -168,6 +168,14 @@ class SandboxBase:
         box = self._life.box
         return None if box is None else box.init_pid
 
+    def cancel(self) -> None:
+        """End the run in progress with Status.CANCELLED; from any thread."""
+        self._life.cancel()
+
+    def ends_if(self, cancelled: Callable[[], bool]) -> None:
+        """End runs that are only about to start too, when this says so; for a pool."""
+        self._life.cancelled_by = cancelled
+
     def _work(self, args: Sequence[str], options: RunOptions) -> Work[Result]:
         """Check what a run is to be; gives what runs it, when it is driven."""
         check_args(args)
@@ -306,10 +314,6 @@ class Sandbox(SandboxBase):
         with self._life.lock:
             return drive(self._life.ping(timeout))
 
-    def cancel(self) -> None:
-        """End the run in progress with Status.CANCELLED; from any thread."""
-        self._life.cancel()
-
     def reset(self) -> None:
         """Leave nothing of earlier runs, files neither: the next run starts it anew."""
         with self._life.lock:
@@ -339,10 +343,8 @@ def run(args: Sequence[str], **options: Any) -> Result:  # noqa: ANN401 - both f
         return sandbox.run(args, **once)
 
 
-_RUN_OPTIONS: Final = frozenset(
-    {"stdin", "stdout", "stderr", "capture_limit", "files_in", "files_out", "measure", "repeat"}
-    | {"policy_log"}
-)
+# Those that are not a sandbox's too.
+_RUN_OPTIONS: Final = RunOptions.__annotations__.keys() - {"env", "work_dir", "limits"}
 
 
 def _transfers(

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from runner import ConfigError, Mount, Result, Sandbox, Status
+from runner import ConfigError, Limits, Mount, ProtocolError, Result, Sandbox, Status
 
 anyio = pytest.importorskip("anyio")
 
@@ -202,6 +202,53 @@ def test_damaged_sandbox_is_replaced(run: Run[Any]) -> None:
             assert await sandbox.ping()
 
     run(main)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"stdout": lambda _: None}],
+    ids=["captured", "streamed"],
+)
+def test_keeper_that_is_stopped_is_an_exception_while_other_tasks_run(
+    run: Run[Any], options: dict[str, Any]
+) -> None:
+    """It holds no limit then: the sleep goes on, whatever its time."""
+    errors: list[BaseException] = []
+    longest = 0.0
+
+    async def tick() -> None:
+        nonlocal longest
+        while True:
+            before = time.monotonic()
+            await anyio.sleep(0.01)
+            longest = max(longest, time.monotonic() - before)
+
+    async def use(sandbox: AsyncSandbox) -> None:
+        try:
+            await sandbox.run(["sleep", "500"], limits=Limits(wall_time=1), **options)
+        except ProtocolError as error:
+            errors.append(error)
+
+    async def main() -> None:
+        async with AsyncSandbox() as sandbox:
+            await sandbox.start()
+            keeper = sandbox.keeper_pid
+            assert keeper is not None
+            async with anyio.create_task_group() as others:
+                others.start_soon(tick)
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(use, sandbox)
+                    await anyio.sleep(0.2)
+                    os.kill(keeper, signal.SIGSTOP)
+                others.cancel_scope.cancel()
+            assert not is_alive(keeper)
+            assert (await sandbox.run(["true"])).ok
+
+    run(main)
+    assert [str(error) for error in errors] == [
+        "the keeper was stopped, by a signal that is not ours, and has been killed"
+    ]
+    assert longest < 0.9  # nothing waits in the loop for as long as between two looks
 
 
 def test_fork_has_its_own_sandbox_in_its_own_loop(run: Run[Any]) -> None:

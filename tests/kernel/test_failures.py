@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -72,6 +73,34 @@ def test_keeper_that_was_stopped_for_a_moment_goes_on(sandbox: Sandbox) -> None:
     with later(lambda: os.kill(keeper, signal.SIGCONT)):
         assert sandbox.run(["true"]).ok
     assert sandbox.keeper_pid == keeper
+
+
+def test_keeper_that_is_stopped_is_killed_at_the_second_look_of_one_wait(
+    sandbox: Sandbox,
+) -> None:
+    """And not for having been stopped in an earlier run too."""
+    box = sandbox._life.box
+    assert box is not None
+    keeper = box.keeper
+
+    def stop() -> None:
+        os.kill(keeper.pid, signal.SIGSTOP)
+        while ") T " not in Path(f"/proc/{keeper.pid}/stat").read_text():
+            time.sleep(0.001)
+
+    def look_later() -> None:
+        keeper._looked_at = 0.0
+        keeper.look()
+
+    stop()
+    look_later()
+    keeper.look()  # too soon to tell
+    os.kill(keeper.pid, signal.SIGCONT)
+    keeper.ping(60)
+    stop()
+    look_later()
+    with pytest.raises(ProtocolError, match=r"^the keeper was stopped"):
+        look_later()
 
 
 def own_group(host: Host, place: Place) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +11,17 @@ from typing import Any
 
 import pytest
 
-from runner import CAPTURE, STDOUT, ConfigError, Limits, MiB, Sandbox, Status, run
+from runner import (
+    CAPTURE,
+    STDOUT,
+    ConfigError,
+    Limits,
+    MiB,
+    ProtocolError,
+    Sandbox,
+    Status,
+    run,
+)
 
 pytestmark = pytest.mark.userns
 
@@ -123,6 +134,22 @@ def test_error_of_a_function_ends_the_run_and_is_raised(sandbox: Sandbox) -> Non
 def test_cancel_ends_a_run_whose_output_is_taken(sandbox: Sandbox) -> None:
     threading.Timer(0.2, sandbox.cancel).start()
     assert sandbox.run(["sleep", "60"], stdout=lambda _: None).status is Status.CANCELLED
+
+
+@pytest.mark.parametrize("code", ["sleep 500", "yes"], ids=["silent", "busy"])
+def test_keeper_that_is_stopped_while_output_is_taken_is_an_exception(
+    sandbox: Sandbox, code: str
+) -> None:
+    """It holds no limit then, whatever comes from the program."""
+    sandbox.start()
+    keeper = sandbox.keeper_pid
+    assert keeper is not None
+    timer = threading.Timer(0.2, os.kill, (keeper, signal.SIGSTOP))
+    timer.start()
+    with pytest.raises(ProtocolError, match=r"^the keeper was stopped"):
+        sandbox.run(shell(code), stdout=lambda _: None, limits=Limits(wall_time=1))
+    timer.join()
+    assert sandbox.run(["true"]).ok
 
 
 def test_output_of_what_survives_the_program_is_given_and_the_run_ends(
