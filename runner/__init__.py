@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     )
     from runner.files import Artefact, ArtefactCache
     from runner.pool import Lease, PoolStats, SandboxPool
+    from runner.pool.tasks import AsyncLease as AsyncLease
     from runner.pool.tasks import AsyncSandboxPool as AsyncSandboxPool
     from runner.process import Process, start
     from runner.result import (
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
     from runner.units import GiB, KiB, MiB
 
 _MODULES = {
-    "pool.tasks": "AsyncSandboxPool",
+    "pool.tasks": "AsyncLease AsyncSandboxPool",
     "aio": "AsyncSandbox",
     "config": "ADDR_NO_RANDOMIZE ALL_NAMESPACES RLIM_INFINITY Call Capabilities Credential "
     "DeviceAccess Hook IdMap IoLimit Join Landlock Limits Mount Namespace Network Rlimit "
@@ -88,7 +89,7 @@ _MODULES = {
     "units": "GiB KiB MiB",
 }
 
-# Without AsyncSandbox and AsyncSandboxPool: what needs an extra is imported by its name alone.
+# Without what needs an extra, as AsyncSandbox does: that is imported by its name alone.
 __all__ = [
     "ADDR_NO_RANDOMIZE",
     "ALL_NAMESPACES",

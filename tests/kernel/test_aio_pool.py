@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 
-from runner import PoolCancelled, PoolClosed, PoolFull, PoolTimeout, Result, Status
+from runner import (
+    Call,
+    PoolCancelled,
+    PoolClosed,
+    PoolFull,
+    PoolTimeout,
+    Result,
+    SandboxPool,
+    Status,
+    Supervision,
+)
 
 anyio = pytest.importorskip("anyio")
 
@@ -115,6 +125,113 @@ def test_cancelled_tasks_give_their_sandboxes_and_turns_back(run: Run) -> None:
             return (await pool.run(["true"])).ok
 
     assert run(main)
+
+
+def test_lease_is_for_several_programs_until_it_ends(run: Run) -> None:
+    async def main() -> list[bytes]:
+        async with AsyncSandboxPool(1, fresh="submission") as pool:
+            async with pool.acquire() as lease:
+                assert (await lease.run(["sh", "-c", "echo built >file"])).ok
+                outputs = [(await lease.run(["cat", "file"])).stdout]
+                await lease.reset()
+                outputs.append((await lease.run(["ls"])).stdout)
+            with pytest.raises(PoolClosed):
+                await lease.run(["true"])
+            stats = pool.stats()
+            assert (stats.busy, stats.runs) == (0, 3)
+        return outputs
+
+    assert run(main) == [b"built\n", b""]
+
+
+def test_lease_that_nobody_can_have_is_refused_or_waited_for_in_vain(run: Run) -> None:
+    async def main() -> None:
+        async with AsyncSandboxPool(1, queue_limit=1) as pool, pool.acquire() as lease:
+            with pytest.raises(PoolTimeout):
+                async with pool.acquire(timeout=0.05):
+                    pass
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(hold, pool)
+                await until(lambda: pool.stats().waiting)
+                with pytest.raises(PoolFull):
+                    async with pool.acquire():
+                        pass
+                tasks.cancel_scope.cancel()
+            assert pool.stats().waiting == 0
+            assert (await lease.run(["true"])).ok
+
+    run(main)
+
+
+async def hold(pool: AsyncSandboxPool) -> None:
+    async with pool.acquire():
+        await anyio.sleep(600)
+
+
+def test_cancelled_holder_and_cancelled_waiter_give_their_places_up(run: Run) -> None:
+    """In the order of asking: who waited behind them is served."""
+
+    async def main() -> bool:
+        async with AsyncSandboxPool(1) as pool, anyio.create_task_group() as tasks:
+            async with anyio.create_task_group() as first:
+                first.start_soon(hold, pool)
+                await until(lambda: pool.stats().busy)
+                first.start_soon(hold, pool)
+                await until(lambda: pool.stats().waiting)
+                got: list[object] = []
+                tasks.start_soon(caught, pool.run(["true"]), got)
+                await until(lambda: pool.stats().waiting == 2)
+                first.cancel_scope.cancel()
+            await until(lambda: got)
+            assert pool._leases == {}
+            return isinstance(got[0], Result) and got[0].ok
+
+    assert run(main)
+
+
+def test_cancel_by_key_ends_the_run_of_a_lease_and_all_further_ones(run: Run) -> None:
+    async def main() -> list[object]:
+        got: list[object] = []
+        async with AsyncSandboxPool(1) as pool:
+            async with pool.acquire(key="k") as lease, anyio.create_task_group() as tasks:
+                tasks.start_soon(caught, lease.run(["sleep", "500"]), got)
+                await anyio.sleep(0.2)
+                assert pool.cancel("k")
+                await until(lambda: got)
+                got.append(await lease.run(["sleep", "500"]))
+            assert (await pool.run(["true"], key="k")).ok
+        return got
+
+    assert [result.status for result in run(main)] == [Status.CANCELLED] * 2
+
+
+def test_options_of_a_run_reach_it_through_every_face(run: Run) -> None:
+    """And whom a sandbox asks about calls."""
+    args: list[str] = ["sh", "-c", "unshare --user true; cat /etc/passwd"]
+    asked: list[str] = []
+
+    def decide(call: Call) -> str:
+        asked.append(call.path)
+        return "EACCES" if call.path == "/etc/passwd" else "allow"
+
+    rules = Supervision(calls={"openat": "ask"}, decide=decide, by="notify")
+
+    async def main() -> list[Result]:
+        async with AsyncSandboxPool(1) as pool, pool.acquire() as lease:
+            logged = [await lease.run(args, policy_log=True)]
+        async with AsyncSandboxPool(1, supervision=rules) as pool:
+            return [*logged, await pool.run(["cat", "/etc/passwd"])]
+
+    logged, refused = run(main)
+    with SandboxPool(1) as pool:
+        same = pool.run(args, policy_log=True).policy_log
+    for log in (logged.policy_log, same):
+        assert log is not None
+        assert [call.name for call in log.calls] == ["unshare"]
+    assert refused.exit_code == 1
+    with SandboxPool(1, supervision=rules) as pool:
+        assert pool.run(["cat", "/etc/passwd"]).exit_code == 1
+    assert asked.count("/etc/passwd") == 2
 
 
 def test_close_at_once_cancels_and_refuses(run: Run) -> None:

@@ -9,12 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from runner import ProtocolError, Sandbox, Status
+from runner import ProtocolError, Sandbox, SandboxPool, Status
 from runner.seccomp import load
 
 pytestmark = pytest.mark.userns
@@ -237,10 +237,9 @@ def test_death_of_a_grader_that_has_forked_ends_the_sandbox() -> None:
             os.kill(child, signal.SIGKILL)
 
 
-# An interrupt of its own close leaves it to be collected.
-@pytest.mark.filterwarnings("ignore:a sandbox was not closed:ResourceWarning")
-def test_interrupts_at_any_time_leave_nothing() -> None:
-    """KeyboardInterrupt all along a run; the test's surroundings look for leftovers.
+@pytest.fixture
+def interrupted() -> Iterator[Callable[[Callable[[], object]], int]]:
+    """Give what calls something 150 times, with KeyboardInterrupts all along; gives how many.
 
     With one thread: a signal that another one gets is handled in ours, whatever it holds back.
     """
@@ -248,17 +247,11 @@ def test_interrupts_at_any_time_leave_nothing() -> None:
     while threading.active_count() > 1 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert threading.active_count() == 1
-    # Read before: of a file whose `with` an interrupt forestalls, Python itself complains.
-    policy = load("default")
-
-    def use() -> None:
-        with Sandbox(policy=policy) as sandbox:
-            sandbox.run(["sleep", "0.005"])
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    def is_interrupted(after: float) -> bool:
+    def is_interrupted(use: Callable[[], object], after: float) -> bool:
         try:
             signal.setitimer(signal.ITIMER_REAL, after)
             use()
@@ -267,11 +260,45 @@ def test_interrupts_at_any_time_leave_nothing() -> None:
             return True
         return False
 
-    whole = min(cost_of(use) for _ in range(3))
+    def call(use: Callable[[], object]) -> int:
+        whole = min(cost_of(use) for _ in range(3))
+        times = (whole * number / 150 for number in range(1, 151))
+        return sum(is_interrupted(use, after) for after in times)
+
     before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        caught = sum(is_interrupted(whole * number / 150) for number in range(1, 151))
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    yield call
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+
+
+# An interrupt of its own close leaves it to be collected.
+@pytest.mark.filterwarnings("ignore:a sandbox was not closed:ResourceWarning")
+def test_interrupts_at_any_time_leave_nothing(
+    interrupted: Callable[[Callable[[], object]], int],
+) -> None:
+    """Of a sandbox: the test's surroundings look for leftovers."""
+    # Read before: of a file whose `with` an interrupt forestalls, Python itself complains.
+    policy = load("default")
+
+    def use() -> None:
+        with Sandbox(policy=policy) as sandbox:
+            sandbox.run(["sleep", "0.005"])
+
+    caught = interrupted(use)
     assert caught > 75  # not all, as some uses take less time than those that were measured
+
+
+def test_interrupts_at_any_time_leave_no_place_of_a_pool_taken(
+    interrupted: Callable[[Callable[[], object]], int],
+) -> None:
+    """As Celery's soft time limit and gunicorn's abort do: nobody would be served any more."""
+    with SandboxPool(1) as pool:
+
+        def use() -> None:
+            pool.run(["true"], timeout=0)
+
+        for _ in range(6):  # most of the time of a run is the program's
+            assert interrupted(use) > 50
+            assert (pool.stats().busy, pool._leases) == (0, {})
+        assert pool.run(["true"], timeout=0).ok

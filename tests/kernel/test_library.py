@@ -37,7 +37,9 @@ def test_library_manual_is_true() -> None:
     check(test)
 
 
-@pytest.mark.parametrize("name", [*runner.__all__, "AsyncSandbox", "AsyncSandboxPool"])
+@pytest.mark.parametrize(
+    "name", [*runner.__all__, "AsyncLease", "AsyncSandbox", "AsyncSandboxPool"]
+)
 def test_public_name_is_used_in_an_example(name: str) -> None:
     (test,) = examples(LIBRARY.read_text(), "library.md")
     used: set[str] = set()
