@@ -201,7 +201,8 @@ class Streams:
 
     def __init__(self) -> None:
         with contextlib.ExitStack() as undo:
-            self._null = _owned(undo, os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+            # What a frame has where nothing is given to a program.
+            self._unused = _owned(undo, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
             self._sinks = [
                 _owned(undo, os.memfd_create(name, os.MFD_CLOEXEC))
                 for name in ("stdout", "stderr")
@@ -219,22 +220,22 @@ class Streams:
     ) -> Iterator[list[int]]:
         """Give the fds of a frame, as many as are wanted; the caller's are borrowed.
 
-        `ends` are those of a `Relay`.
+        `ends` are those of a `Relay`. What is not the caller's is opened anew: what a program
+        does to an open file (flags, owner, locks) stays for as long as anybody has it open.
         """
         given = (wanted.stdout, wanted.stderr)
-        outputs = [
-            end if end is not None else fd if isinstance(fd, int) else self._null
-            for fd, end in zip(given, ends, strict=True)
-        ]
-        if wanted.stdin is None or isinstance(wanted.stdin, int):
-            stdin = self._null if wanted.stdin is None else wanted.stdin
+        with contextlib.ExitStack() as opened:
+            null = self._unused
+            if None in (wanted.stdin, *given):
+                null = _owned(opened, os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+            outputs = [
+                end if end is not None else fd if isinstance(fd, int) else null
+                for fd, end in zip(given, ends, strict=True)
+            ]
+            stdin = null if wanted.stdin is None else wanted.stdin
+            if not isinstance(stdin, int):
+                stdin = _owned(opened, _open_stdin(stdin))
             yield [stdin, *outputs, *self._sinks, *self._of_the_calls(wanted)]
-            return
-        stdin = _open_stdin(wanted.stdin)
-        try:
-            yield [stdin, *outputs, *self._sinks, *self._of_the_calls(wanted)]
-        finally:
-            os.close(stdin)
 
     def _of_the_calls(self, wanted: Wanted) -> list[int]:
         if wanted.fd_count == COUNT:

@@ -8,6 +8,7 @@
 #include "steps.h"
 #include "sys.h"
 
+#include <fcntl.h>
 #include <sched.h>
 #include <sys/ipc.h>
 #include <sys/mount.h>
@@ -17,7 +18,11 @@
 #include <sys/statfs.h>
 #include <sys/xattr.h>
 
-enum { IPC_RUNS = 60 }; /* the kernel numbers up to 63, then begins a new round */
+/*
+ * After so many runs all is made anew, whatever was done, or what the kernel numbers would
+ * tell of more than that: up to 63 it numbers System V objects before it begins a new round.
+ */
+enum { IPC_RUNS = 60, TMPFS_RUNS = 15 };
 
 static bool same_time(struct timespec a, struct timespec b)
 {
@@ -40,9 +45,20 @@ static bool untouched(const struct stat *now, const struct stat *then)
 }
 
 /*
- * Give the next run an empty tmpfs: mount a new one if the old one was used.
- * arg: flags, number of the tmpfs; strings: target, data. The first time, only
- * look: it has just been mounted.
+ * A tmpfs numbers its files, and a file that never had a name leaves no other trace. So we
+ * make one after each run, which has to come next to ours of the last time. 0: none can be.
+ */
+static ino_t number_file(const char *target)
+{
+    struct stat made;
+    cleanup_fd int fd = open(target, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+    return fd < 0 || fstat(fd, &made) < 0 ? 0 : made.st_ino;
+}
+
+/*
+ * Give the next run an empty tmpfs: mount a new one if the old one was used, and bring its
+ * numbers to where those of the old one would be. arg: flags, number of the tmpfs;
+ * strings: target, data. The first time, only look: it has just been mounted.
  */
 int op_keep_fresh(const struct step *step, struct context *context)
 {
@@ -50,11 +66,15 @@ int op_keep_fresh(const struct step *step, struct context *context)
         return -EINVAL;
     struct fresh *fresh = &context->places->fresh[step->arg[1]];
     const char *target = step->strings[0];
+    unsigned runs = 0;
     struct stat now;
     if (stat(target, &now) < 0)
         return -errno;
     if (fresh->recorded) {
-        if (untouched(&now, &fresh->when_mounted) &&
+        ino_t expected = fresh->number + 1;
+        runs = ++fresh->runs % TMPFS_RUNS;
+        fresh->number = number_file(target);
+        if (runs && fresh->number == expected && untouched(&now, &fresh->when_mounted) &&
             listxattr(target, NULL, 0) == fresh->attributes)
             return 0;
         if (umount2(target, MNT_DETACH) < 0 ||
@@ -67,7 +87,10 @@ int op_keep_fresh(const struct step *step, struct context *context)
         .recorded = true,
         .when_mounted = now,
         .attributes = listxattr(target, NULL, 0), /* a default ACL is one; -1: none can be */
+        .runs = runs,
     };
+    for (unsigned made = 0; made <= runs; made++)
+        fresh->number = number_file(target);
     return 0;
 }
 

@@ -42,6 +42,8 @@ struct fresh {
     bool recorded;
     struct stat when_mounted;
     ssize_t attributes; /* bytes of names of extended attributes */
+    unsigned runs;      /* since it was made anew because that was due */
+    ino_t number;       /* of the file that we have made last */
 };
 
 /* The number of a System V object that we have made last, and how far the next is from it. */
@@ -51,7 +53,7 @@ struct sysv_traces {
 };
 
 /* What a network namespace has counted, and the files that tell; see traces.c. */
-enum { TRACES_NET = 4, TRACES_TEXT = 16384 };
+enum { TRACES_NET = 5, TRACES_TEXT = 16384 };
 
 struct net_text {
     ssize_t size;

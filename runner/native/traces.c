@@ -15,7 +15,11 @@ enum { GC_TRIES = 50 }; /* a ms apart */
 
 /* keyctl(2) */
 enum {
+    KEYCTL_GET_KEYRING_ID_OP = 0,
+    KEYCTL_CHOWN_OP = 4,
     KEYCTL_DESCRIBE_OP = 6,
+    KEYCTL_LINK_OP = 8,
+    KEYCTL_UNLINK_OP = 9,
     KEYCTL_READ_OP = 11,
     KEYCTL_SET_TIMEOUT_OP = 15,
     KEYCTL_GET_PERSISTENT_OP = 22,
@@ -26,20 +30,19 @@ enum {
 
 /*
  * Of the network namespace: how many sockets there are, and what was counted since it
- * was made, by protocol. A program without any network still counts what it sends:
- * OutNoRoutes. netstat is long, and stands still as long as nothing can be sent.
+ * was made, by protocol. A program without any network still counts what it sends
+ * (OutNoRoutes), and in netstat what of MPTCP it only tries. Labels of IPv6 flows stay
+ * for up to a minute after their socket, with an address that need not exist.
  */
-static const char *const counters[TRACES_NET] = {"sockstat", "snmp", "snmp6", "netstat"};
+static const char *const counters[TRACES_NET] = {"sockstat", "snmp", "snmp6", "netstat",
+                                                 "ip6_flowlabel"};
 
 /* Through the directory of our own process, which shows the namespace that we are in. */
-static int open_counters(struct net_traces *net, bool all)
+static int open_counters(struct net_traces *net)
 {
     for (int i = 0; i < TRACES_NET; i++) {
-        net->file[i] = -1;
-        if (!all && i == TRACES_NET - 1)
-            continue;
         net->file[i] = openat(net->directory, counters[i], O_RDONLY | O_CLOEXEC);
-        if (net->file[i] < 0 && errno != ENOENT) /* snmp6: a kernel without IPv6 */
+        if (net->file[i] < 0 && errno != ENOENT) /* a kernel without IPv6 */
             return -errno;
     }
     close_fd(&net->directory);
@@ -84,10 +87,7 @@ static int compare_counters(const struct net_traces *net, int i)
     return -ESTALE;
 }
 
-/*
- * arg: 0 in EARLY, to open the caller's /proc while it is there; 1 where nothing can be
- * sent, 2 where something can, on a loopback device.
- */
+/* arg: 0 in EARLY, to open the caller's /proc while it is there; 1 to look. */
 int op_quiet_network(const struct step *step, struct context *context)
 {
     if (!context->places)
@@ -97,7 +97,7 @@ int op_quiet_network(const struct step *step, struct context *context)
         net->directory = open("/proc/self/net", O_PATH | O_DIRECTORY | O_CLOEXEC);
         return net->directory < 0 ? -errno : 0;
     }
-    int error = net->directory < 0 ? 0 : open_counters(net, step->arg[0] == 2);
+    int error = net->directory < 0 ? 0 : open_counters(net);
     for (int i = 0; error == 0 && i < TRACES_NET; i++) {
         error = net->recorded ? compare_counters(net, i)
                               : read_counters(net->file[i], i == 0, &net->text[i]);
@@ -129,22 +129,32 @@ int op_init_limits(const struct step *step, struct context *context)
 /*
  * The keyrings of a user are those of its id in its user namespace, whatever processes there
  * are (keyrings(7)). Looking makes them. They are to hold nothing, but for the one that is
- * linked to the other, and to have their first permissions; a time-out is taken away.
+ * linked to the other, to have their first permissions, and to be restricted in no way, which
+ * shows only when something is linked. A time-out is taken away, and their group is the only
+ * one that the program could give them.
  */
-static int look_at_keyring(int ring, long bytes)
+static int look_at_keyring(int ring, int32_t linked)
 {
     static const char first[] = "1f3f0000";
+    const long bytes = linked ? (long)sizeof linked : 0;
+    int32_t keys[2] = {0};
     char text[64] = "";
     long error = sys_result(syscall(SYS_keyctl, KEYCTL_SET_TIMEOUT_OP, ring, 0));
     if (error == -ENOSYS)
         return 0; /* a kernel without keys */
     if (error == 0)
+        error = sys_result(syscall(SYS_keyctl, KEYCTL_CHOWN_OP, ring, -1, getegid()));
+    if (error == 0)
+        error = sys_result(syscall(SYS_keyctl, KEYCTL_LINK_OP, KEY_OF_THREAD, ring));
+    if (error == 0)
+        error = sys_result(syscall(SYS_keyctl, KEYCTL_UNLINK_OP, KEY_OF_THREAD, ring));
+    if (error == 0)
         error = sys_result(syscall(SYS_keyctl, KEYCTL_DESCRIBE_OP, ring, text, sizeof text));
     if (error >= 0)
-        error = sys_result(syscall(SYS_keyctl, KEYCTL_READ_OP, ring, NULL, 0));
+        error = sys_result(syscall(SYS_keyctl, KEYCTL_READ_OP, ring, keys, sizeof keys));
     if (error < 0)
         return error == -ENOMEM || error == -EDQUOT ? (int)error : -ESTALE; /* it is locked */
-    return error == bytes && strstr(text, first) ? 0 : -ESTALE;
+    return error == bytes && keys[0] == linked && strstr(text, first) ? 0 : -ESTALE;
 }
 
 /* In the program's process, when it has the program's id. Its thread's keyring ends at exec. */
@@ -153,8 +163,9 @@ int op_user_keyrings(const struct step *step, struct context *context)
     (void)step;
     (void)context;
     int error = look_at_keyring(KEY_OF_USER, 0);
-    if (error == 0)
-        error = look_at_keyring(KEY_OF_USER_SESSION, sizeof(int32_t));
+    long user = syscall(SYS_keyctl, KEYCTL_GET_KEYRING_ID_OP, KEY_OF_USER, 0);
+    if (error == 0 && user > 0)
+        error = look_at_keyring(KEY_OF_USER_SESSION, (int32_t)user);
     if (error < 0)
         return error;
     long kept = sys_result(syscall(SYS_keyctl, KEYCTL_GET_PERSISTENT_OP, -1, KEY_OF_THREAD));

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from runner.config import Runner
 
-_NET_OPEN, _NET_SILENT, _NET_LOOPBACK = 0, 1, 2  # args of QUIET_NETWORK
+_NET_OPEN, _NET_LOOK = 0, 1  # args of QUIET_NETWORK
 
 
 def traces(runner: Runner, *, rules_init: bool) -> Iterator[Step]:
@@ -37,9 +37,8 @@ def _network(runner: Runner) -> Iterator[Step]:
     """Look at one that nothing reaches; with an outside, what a run has sent is there."""
     if Namespace.NETWORK not in runner.namespaces or runner.hooks:
         return
-    kind = _NET_LOOPBACK if runner.loopback else _NET_SILENT
     yield Step(Phase.EARLY, Op.QUIET_NETWORK, At.CLEAN, (_NET_OPEN,), subject="/proc/self/net")
-    yield Step(Phase.CLEAN, Op.QUIET_NETWORK, At.CLEAN, (kind,), subject="network")
+    yield Step(Phase.CLEAN, Op.QUIET_NETWORK, At.CLEAN, (_NET_LOOK,), subject="network")
 
 
 def _of_mount(mount: Mount, number: int) -> Iterator[Step]:

@@ -179,6 +179,14 @@ print('left')
 """,
         TREE + "os.mkdir('/tmp/x'); print(os.stat('/tmp/x').st_ino)",
     ),
+    "numbers of files that had no name": Channel(
+        f"""
+for top in {WRITABLE}:
+    for n in range(17): os.close(os.open(top, os.O_TMPFILE | os.O_RDWR, 0o600))
+print('left')
+""",
+        f"print([os.fstat(os.open(top, os.O_TMPFILE | 2)).st_ino for top in {WRITABLE}])",
+    ),
     "time of a look": Channel(
         f"[os.listdir(top) for top in {WRITABLE}]; print('left')",
         TREE,
@@ -219,6 +227,18 @@ print(tried(fcntl.flock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB))
         "print([(now.st_atime_ns, now.st_mtime_ns) for name in ('/usr/bin/id', '/dev/null', "
         "'/dev/zero') for now in [os.stat(name)]])",
         "EPERM EPERM EPERM EPERM|EROFS EROFS EROFS EROFS|EROFS EROFS EPERM EPERM",
+    ),
+    "flags and locks of an open file": Channel(
+        """
+for fd in 0, 1, 2:
+    if os.fstat(fd).st_rdev:
+        fcntl.fcntl(fd, fcntl.F_SETSIG, 33); fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        print('left')
+""",
+        "print([(fcntl.fcntl(fd, fcntl.F_GETSIG), fcntl.fcntl(fd, fcntl.F_GETFL)) for fd in "
+        "(0, 1, 2)])",
     ),
     "times of what proc shows": Channel(
         "[os.stat('/proc/' + name) for name in ('version', 'sys/kernel/osrelease', 'fs')]\n"
@@ -298,6 +318,27 @@ print('left')
 """,
         "print(tried(socket.socket().bind, ('', 4242)))" + NET,
     ),
+    "connections of MPTCP that cannot be": Channel(
+        """
+def connect():
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262) as one:
+        libc.connect(one.fileno(), struct.pack('=HH', 10, 9) + bytes(26), 28)
+    return 'left'
+print(*{tried(connect) for _ in range(42)})
+""",
+        NET,
+        "left|EPROTONOSUPPORT|ENOPROTOOPT",  # a kernel without it
+    ),
+    "labels of IPv6 flows": Channel(
+        """
+with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as one:
+    address = socket.inet_pton(socket.AF_INET6, '2001:db8::1')
+    label = struct.pack('=16s4sBBHHHI', address, b'\\0\\5\\x43\\x21', 0, 255, 1, 60, 60, 0)
+    one.setsockopt(socket.IPPROTO_IPV6, 32, label)
+print('left')
+""",
+        NET,
+    ),
     "connections that linger": Channel(
         """
 with socket.create_server(('127.0.0.1', 4242)) as listener:
@@ -339,6 +380,36 @@ print(*sorted(map(str, outcomes)))
         "buffer = ctypes.create_string_buffer(99)\n"
         "print(tried(keyctl, 6, USER_SESSION, ctypes.addressof(buffer), 99), "
         "buffer.value.split(b';')[3:4])",
+        filtered="EPERM",
+    ),
+    "restriction of the user's keyring": Channel(
+        "print(tried(lambda: keyctl(29, USER, 0, 0) or 'left'))",
+        "print(tried(add_key, USER))",
+        filtered="EPERM",
+    ),
+    "restriction of the user's session keyring": Channel(
+        "print(tried(lambda: keyctl(29, USER_SESSION, 0, 0) or 'left'))",
+        "print(tried(add_key, USER_SESSION))",
+        filtered="EPERM",
+    ),
+    "group of the user's keyring": Channel(
+        "print(tried(lambda: keyctl(4, USER, -1, os.getgid()) or 'left'))",
+        "buffer = ctypes.create_string_buffer(99)\n"
+        "print(tried(keyctl, 6, USER, ctypes.addressof(buffer), 99), buffer.value)",
+        filtered="EPERM",
+    ),
+    "another keyring in place of the user's": Channel(
+        """
+def swap():
+    keyctl(9, USER, USER_SESSION)
+    return call(248, 217, b'keyring\\0', b'mine\\0', 0, 0, USER_SESSION) and 'left'
+print(tried(swap))
+""",
+        """
+key, buffer = ctypes.c_int(), ctypes.create_string_buffer(99)
+print(tried(keyctl, 11, USER_SESSION, ctypes.addressof(key), 4),
+      tried(keyctl, 6, key.value, ctypes.addressof(buffer), 99), buffer.value)
+""",
         filtered="EPERM",
     ),
     "persistent key": Channel(
