@@ -7,7 +7,7 @@ import enum
 import os
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from runner import idmap, plan, resolve, rootfs
 from runner.cgroup import Parent
@@ -20,8 +20,8 @@ from runner.config import (
     Runner,
 )
 from runner.errors import HostError
-from runner.frozen import dataclass
 from runner.host import Host, detect
+from runner.quick import NamedTuple, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import weakref
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from runner import (
     guarantees,
@@ -29,6 +29,7 @@ from runner.config import (
 from runner.config.checks import refuse
 from runner.errors import ProtocolError
 from runner.helper import START_TIMEOUT_S, Keeper
+from runner.quick import NamedTuple
 from runner.result import Status
 
 if TYPE_CHECKING:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from runner.cgroup.place import groups_above, is_below
 from runner.noise import Noise
+from runner.quick import NamedTuple
 from runner.wire import Note
 
 if TYPE_CHECKING:

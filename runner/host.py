@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from runner.config import IdMap
 from runner.errors import HostError
-from runner.frozen import dataclass, field
+from runner.quick import dataclass, field
 from runner.rootfs import SYSTEM_DIRECTORIES, RootEntry
 
 if TYPE_CHECKING:

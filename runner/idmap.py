@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from runner.config import Credential, IdMap, Namespace, Runner
-from runner.frozen import replace
+from runner.quick import NamedTuple, replace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,9 +5,10 @@ Pure. The rights and the ABI with which each came are <linux/landlock.h>'s and l
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from runner.errors import HostError
+from runner.quick import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,7 +11,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from runner import sources
 from runner.blueprint import Blueprint, Uses, keep, lend
@@ -19,6 +19,7 @@ from runner.box import Box, Program
 from runner.config.checks import refuse
 from runner.errors import ChildError, ConfigError, SandboxError
 from runner.helper import signals_held
+from runner.quick import NamedTuple
 
 if TYPE_CHECKING:
     from runner.blueprint import BoxConfig

@@ -24,10 +24,11 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from runner.cgroup import GroupUsage
 from runner.errors import Detail, HostError
+from runner.quick import NamedTuple
 from runner.result import LoggedCall, PolicyLog, Result, Status, Violation
 from runner.units import seconds_to_ns
 from runner.wire import FULL_BYTES, FULL_INODES, Cause, decode_ledger

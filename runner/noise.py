@@ -5,7 +5,9 @@ Pure; `disturbance` looks.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
+
+from runner.quick import NamedTuple
 
 # What is less is always there, on a quiet host too.
 _LEAST_NS: Final = 500_000

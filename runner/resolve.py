@@ -9,13 +9,13 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from runner import idmap, sources
 from runner.config import Credential, Namespace
 from runner.config.checks import refuse
-from runner.frozen import replace
 from runner.plan import HookFiles
+from runner.quick import NamedTuple, replace
 
 if TYPE_CHECKING:
     import contextlib

@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 import signal as signals
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from runner.quick import NamedTuple
 from runner.units import NS_PER_S
 
 if TYPE_CHECKING:

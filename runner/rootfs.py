@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from runner.config import Mount, MountKind, in_order
-from runner.frozen import dataclass, replace
+from runner.quick import dataclass, replace
 from runner.units import KiB, MiB
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ One run at a time in each; as many sandboxes side by side as there are threads t
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from runner import guarantees, streams
 from runner.blueprint import BoxConfig, Uses
@@ -14,6 +14,7 @@ from runner.box import Program
 from runner.config import Credential, Limits, MountKind, Network, check_args, check_env
 from runner.config.checks import check_name, refuse
 from runner.life import Life, drive
+from runner.quick import TypedDict
 from runner.wire import Hearing
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ import enum
 import os
 import stat
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from runner import plan
 from runner.errors import ConfigError, HostError
 from runner.measure import Captured
 from runner.memfd import sealed_memfd
+from runner.quick import NamedTuple
 from runner.units import MiB
 from runner.wire import Hearing
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import enum
 import errno
 import struct
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from runner.config.supervision import ASK, KILL, NOTIFY
 from runner.errors import ConfigError
+from runner.quick import NamedTuple
 from runner.seccomp.start import START
 
 if TYPE_CHECKING:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 import struct
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from runner.errors import ConfigError, Detail, ErrorLocation, ProtocolError
+from runner.quick import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,9 +6,10 @@ Neither has to be reset: `begin` takes a baseline.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from runner.cgroup.files import fields
+from runner.quick import NamedTuple
 
 if TYPE_CHECKING:
     from runner.cgroup.files import Directory

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from runner.cgroup.files import write_limit
 from runner.errors import HostError
+from runner.quick import NamedTuple
 
 if TYPE_CHECKING:
     from runner.cgroup.files import Directory

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from runner.cgroup.cpu import CpuTimes
 from runner.cgroup.files import read, write
@@ -21,6 +21,7 @@ from runner.cgroup.pids import ProcessCounts
 from runner.cgroup.place import Resource
 from runner.cgroup.removal import remove_leftovers
 from runner.errors import HostError
+from runner.quick import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

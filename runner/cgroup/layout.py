@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from runner.cgroup import v1, v2
 from runner.cgroup.place import NOT_MOUNTED, Place, Resource, WhyNot
 from runner.errors import HostError
-from runner.frozen import dataclass
+from runner.quick import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,10 +12,11 @@ import errno
 import os
 import resource
 import stat
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from runner.cgroup.files import fields, read_number, write
 from runner.errors import HostError
+from runner.quick import NamedTuple
 from runner.units import MiB
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from runner.cgroup.place import Place, Resource, WhyNot
 from runner.cgroup.removal import remove_leftovers
 from runner.config import Limits
 from runner.errors import HostError
-from runner.frozen import dataclass
 from runner.host import Host
+from runner.quick import dataclass
 
 
 @dataclass(frozen=True)

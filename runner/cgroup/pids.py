@@ -7,9 +7,10 @@ held more than one process at a time is replaced before the next run.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from runner.cgroup.files import fields, write
+from runner.quick import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

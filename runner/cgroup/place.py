@@ -7,7 +7,7 @@ import os
 import posixpath
 from typing import TYPE_CHECKING, Final
 
-from runner.frozen import dataclass
+from runner.quick import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,12 +9,13 @@ import contextlib
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from runner.cli import report
 from runner.cli.output import OutputFile
 from runner.config.files import FILE_LIMIT, FileIn, FileOut, check_file_name
 from runner.errors import ConfigError
+from runner.quick import NamedTuple
 from runner.result import FileState
 
 if TYPE_CHECKING:

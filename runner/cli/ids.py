@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from runner import subid
 from runner.config import Credential, IdMap
 from runner.errors import ConfigError, HostError
 from runner.host import detect
+from runner.quick import NamedTuple
 from runner.subid import Kind
 
 if TYPE_CHECKING:

@@ -7,12 +7,13 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from runner.cli import subcommand
 from runner.config import Credential, IdMap, Join, Namespace, Runner
 from runner.errors import HostError
 from runner.host import parse_id_map
+from runner.quick import NamedTuple
 from runner.resolve import NS_FILES
 from runner.seccomp.terminal import no_typing
 

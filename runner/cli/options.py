@@ -12,10 +12,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NoReturn
 
 from runner.cli import mounts, values
 from runner.errors import ConfigError
+from runner.quick import NamedTuple
 
 
 class Section(enum.Enum):

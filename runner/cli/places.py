@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from types import SimpleNamespace
-from typing import Final, NamedTuple
+from typing import Final
 
 from runner import rootfs
 from runner.config import Mount, MountKind
 from runner.errors import ConfigError
+from runner.quick import NamedTuple
 
 START_ELSEWHERE: Final = "/tmp"
 

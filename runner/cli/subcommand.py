@@ -13,11 +13,12 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from runner.cli import report
 from runner.errors import ChildError, ConfigError, ErrorLocation, SandboxError
 from runner.process import start
+from runner.quick import NamedTuple
 
 if TYPE_CHECKING:
     from runner.config import Runner

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from runner.config.checks import check_count, check_path, refuse
-from runner.frozen import dataclass
+from runner.quick import dataclass
 from runner.units import MAX_BYTES
 
 _BLOCK_DEVICE: Final = re.compile(r"[0-9]+:[0-9]+", re.ASCII)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from runner.config.checks import check_bytes, check_text, refuse
-from runner.frozen import dataclass
+from runner.quick import NamedTuple, dataclass
 from runner.units import MiB
 
 if TYPE_CHECKING:

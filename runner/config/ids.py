@@ -6,7 +6,7 @@ import enum
 from typing import Final
 
 from runner.config.checks import refuse
-from runner.frozen import dataclass
+from runner.quick import dataclass
 
 # clone(2), <linux/sched.h>
 _CLONE_NEWTIME: Final = 0x0000_0080

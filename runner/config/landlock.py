@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Final
 
 from runner.config.checks import check_bytes, refuse
-from runner.frozen import dataclass
+from runner.quick import dataclass
 
 SCOPES: Final = ("abstract_unix_socket", "signal")
 _PATHS: Final = ("read", "write", "execute")

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
 from runner.config.checks import check_count, check_time, refuse
-from runner.frozen import dataclass, replace
+from runner.quick import dataclass, replace
 from runner.units import MAX_BYTES
 
 if TYPE_CHECKING:

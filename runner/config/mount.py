@@ -9,7 +9,7 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from runner.config.checks import check_bytes, check_path, refuse
-from runner.frozen import dataclass
+from runner.quick import dataclass
 from runner.units import MAX_BYTES
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from runner.config.checks import check_path, check_text, refuse
 from runner.config.ids import Namespace
-from runner.frozen import dataclass
+from runner.quick import dataclass
 from runner.units import NS_PER_S
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from runner.config.checks import check_bytes, check_env, check_text, check_time, refuse
-from runner.frozen import dataclass, field
+from runner.quick import dataclass, field
 
 # capabilities(7), numbered from 0 as <linux/capability.h> does; 40 is Linux 5.9's.
 CAPABILITIES: Final = (

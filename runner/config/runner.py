@@ -23,7 +23,7 @@ from runner.config.ids import (
 )
 from runner.config.limits import Rlimit
 from runner.config.mount import Mount
-from runner.frozen import dataclass, field
+from runner.quick import dataclass, field
 
 if TYPE_CHECKING:
     from runner.config.landlock import Landlock

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from runner.config.checks import check_bytes, refuse
-from runner.frozen import dataclass, field
+from runner.quick import dataclass, field
 
 _SETS: Final = ("stat", "read", "write", "ban")
 _NEEDED: Final = frozenset({"exit_group"})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from runner.config import Namespace
 from runner.errors import ConfigError
 from runner.errors import ErrorLocation as At
 from runner.plan import root
 from runner.plan.steps import Op, Phase, Step, in_user_namespace
+from runner.quick import NamedTuple
 from runner.units import NS_PER_S, seconds_to_ns
 
 if TYPE_CHECKING:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from runner.config import Namespace
 from runner.errors import ErrorLocation
+from runner.quick import NamedTuple
 
 if TYPE_CHECKING:
     from runner.config import Runner

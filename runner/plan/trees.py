@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import posixpath
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from runner.config import Mount, MountKind
 from runner.errors import ConfigError
 from runner.errors import ErrorLocation as At
 from runner.plan import mounting
 from runner.plan.steps import Op, Phase, Step
+from runner.quick import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -1,13 +1,17 @@
-"""Frozen dataclasses that take little time to define: the command defines them at each start.
+"""Dataclasses and named tuples as of the standard library, which take little time to define.
 
-The standard module compiles the methods of each class anew, and imports `inspect`. Here all
-classes have the same ones. What is seldom asked for (`dataclasses.fields` and its like, a
-signature, Python's words for a wrong call) is that of a standard dataclass with the same
-fields, which is made then. There are no slots: the fields of a value are its `__dict__`.
+The command defines its classes at each start, and the standard modules compile for each: the
+methods, and each annotation; and they import `inspect`.
+
+Of frozen dataclasses, all classes here have the same methods. What is seldom asked for
+(`dataclasses.fields` and its like, a signature, Python's words for a wrong call) is that of a
+standard one with the same fields, which is made then. There are no slots: the fields of a
+value are its `__dict__`. Named tuples are of `collections`, and annotations stay texts.
 """
 
 from __future__ import annotations
 
+from collections import namedtuple
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 if TYPE_CHECKING:
@@ -140,9 +144,36 @@ class _Asked:
         return getattr(self._standard.made(), self._name)
 
 
+class _NamedTupleType(type):
+    """Makes a named tuple of a class with annotations and defaults."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
+        if not bases:
+            return super().__new__(cls, name, bases, body)
+        fields = tuple(body["__annotations__"])
+        defaults = [body.pop(field) for field in fields if field in body]
+        made = namedtuple(name, fields, defaults=defaults, module=body["__module__"])  # type: ignore[misc]  # noqa: PYI024
+        for attribute, value in body.items():
+            setattr(made, attribute, value)
+        return made
+
+
+class _NamedTuple(metaclass=_NamedTupleType):
+    """What named tuples are declared with."""
+
+
+class _TypedDict:
+    """What the types of a dict are declared with, by its keys."""
+
+    def __init_subclass__(cls, *, total: bool) -> None:
+        """Take what type checkers read."""
+
+
 if TYPE_CHECKING:
     from dataclasses import dataclass, field, replace
+    from typing import NamedTuple, TypedDict
 else:
     dataclass, field, replace = _dataclass, _Factory, _replace
+    NamedTuple, TypedDict = _NamedTuple, _TypedDict
 
-__all__ = ["dataclass", "field", "replace"]
+__all__ = ["NamedTuple", "TypedDict", "dataclass", "field", "replace"]
