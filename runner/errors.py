@@ -209,7 +209,11 @@ class ChildError(SandboxError):
 
     @property
     def hint(self) -> str | None:
-        return _DETAILS.get(self.detail) or _HINTS.get((self.location, self.errno))
+        from runner import scarcity  # few ask
+
+        known = _DETAILS.get(self.detail) or _HINTS.get((self.location, self.errno))
+        scarce = scarcity.KNOWN.get(self.errno)
+        return known or (None if scarce is None else scarce[1])
 
     def __str__(self) -> str:
         where = self.location.text

@@ -17,7 +17,7 @@ import struct
 import time
 from typing import TYPE_CHECKING, Final
 
-from runner import wire
+from runner import scarcity, wire
 from runner.config.checks import check_name
 from runner.errors import ChildError, Detail, ErrorLocation, HostError, ProtocolError
 from runner.memfd import sealed_memfd
@@ -116,17 +116,16 @@ class Keeper:
             except OSError as error:
                 self._socket.close()
                 missing = f"the helper {program} does not start: {error.strerror}"
-                raise HostError(
-                    missing, "is it mounted noexec, or built for another machine?"
-                ) from error
+                lack = HostError(missing, "is it mounted noexec, or built for another machine?")
+                raise scarcity.of(error) or lack from error
             try:
                 self._pidfd = os.pidfd_open(self.pid)
             except BaseException as error:
                 self._socket.close()  # which ends it
                 os.waitpid(self.pid, 0)
                 if isinstance(error, OSError):
-                    missing = f"pidfds: {error.strerror}"
-                    raise HostError(missing, "Linux 5.3 has them") from error
+                    lack = HostError(f"pidfds: {error.strerror}", "Linux 5.3 has them")
+                    raise scarcity.of(error) or lack from error
                 raise
 
     def start(

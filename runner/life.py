@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
-from runner import sources
+from runner import scarcity, sources
 from runner.blueprint import Blueprint, Uses, keep, lend
 from runner.box import Box, Program
 from runner.config.checks import refuse
@@ -85,7 +85,7 @@ class Life:
     def start(self) -> None:
         """Start it, if it is not."""
         if self._box is None:
-            with signals_held():
+            with signals_held(), scarcity.named():
                 self._box = self._take_spare() or sources.with_mount_calls(self._make)
 
     def _make(self, old_mounts: bool) -> Box:  # noqa: FBT001 - called by with_mount_calls
@@ -247,7 +247,7 @@ class Life:
         except Exception as error:
             if _leaves_all_well(error):
                 raise
-            raise _NotStarted(error) from error
+            raise _NotStarted(scarcity.of(error) or error) from error
         self._running = _Running(box.keeper, pending.run_id)
         try:
             # Before there was anything to cancel.

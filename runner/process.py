@@ -8,7 +8,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Final
 
-from runner import measure, plan, resolve, sources, wire
+from runner import measure, plan, resolve, scarcity, sources, wire
 from runner.config import Limits
 from runner.config.checks import refuse
 from runner.errors import ChildError, ProtocolError
@@ -141,7 +141,8 @@ def start(
     def start_with(old_mounts: bool) -> Process:  # noqa: FBT001 - called by with_mount_calls
         return _start(runner, path, name, sealed=sealed, old_mounts=old_mounts)
 
-    return sources.with_mount_calls(start_with)
+    with scarcity.named():
+        return sources.with_mount_calls(start_with)
 
 
 def _start(

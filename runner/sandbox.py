@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from runner import guarantees, streams
+from runner import guarantees, scarcity, streams
 from runner.blueprint import BoxConfig, Uses
 from runner.box import Program
 from runner.config import Credential, Limits, MountKind, Network, check_args, check_env
@@ -397,4 +397,5 @@ def _load_policy(policy: str | bytes | None) -> bytes:
         return policy
     from runner.seccomp import load  # only where a name or path is given
 
-    return load(policy)
+    with scarcity.named():
+        return load(policy)

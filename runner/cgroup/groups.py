@@ -11,6 +11,7 @@ import errno
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, final
 
+from runner import scarcity
 from runner.cgroup.cpu import CpuTimes
 from runner.cgroup.files import read, write
 from runner.cgroup.knob import asked
@@ -348,5 +349,7 @@ def _explained(attempt: str) -> Iterator[None]:
         yield
     except OSError as error:
         what = f" {error.filename}" if error.filename else ""
-        message = f"cannot {attempt}{what}: {error.strerror}"
-        raise HostError(message, _REMEDIES.get(error.errno or 0)) from error
+        lack = HostError(
+            f"cannot {attempt}{what}: {error.strerror}", _REMEDIES.get(error.errno or 0)
+        )
+        raise (None if lack.hint else scarcity.of(error)) or lack from error

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 LAYERS = (
-    {"runner.errors", "runner.lazy", "runner.quick", "runner.units"},
+    {"runner.errors", "runner.lazy", "runner.quick", "runner.scarcity", "runner.units"},
     {"runner.config", "runner.noise", "runner.repeated", "runner.result"},
     {"runner.idmap", "runner.landlock", "runner.rlimits", "runner.rootfs", "runner.seccomp"}
     | {"runner.supervision"},
