@@ -25,8 +25,6 @@ _MAPS_IDS: Final = frozenset({_CAP_SETGID, _CAP_SETUID})
 _CONTROLLERS: Final = frozenset(
     {"cpuacct", "memory", "pids", "cpu", "cpuset", "blkio", "devices"}
 )
-_CGROUP_MOUNT: Final = re.compile(r" - cgroup2? ")
-_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +115,8 @@ def parse_kernel(release: str) -> tuple[int, int]:
 
 def parse_capabilities(status: str) -> frozenset[int]:
     """Find the effective capabilities, by number, in /proc/PID/status."""
-    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    mask = int(match[1], 16) if match else 0
+    sets = (line[7:] for line in status.splitlines() if line.startswith("CapEff:"))
+    mask = int(next(sets, "0"), 16)
     return frozenset(number for number in range(mask.bit_length()) if mask >> number & 1)
 
 
@@ -133,7 +131,7 @@ def parse_mountinfo(text: str) -> tuple[CgroupMount, ...]:
             readonly="ro" in mount_options | super_options,
         )
         for kind, root, path, mount_options, super_options in map(
-            _mount_fields, filter(_CGROUP_MOUNT.search, text.splitlines())
+            _mount_fields, filter(_is_cgroup, text.splitlines())
         )
     )
 
@@ -155,6 +153,10 @@ def parse_id_map(text: str) -> tuple[IdMap, ...]:
     return tuple(IdMap(*map(int, line.split())) for line in text.splitlines())
 
 
+def _is_cgroup(line: str) -> bool:
+    return " - cgroup " in line or " - cgroup2 " in line
+
+
 def _mount_fields(line: str) -> tuple[str, str, str, frozenset[str], frozenset[str]]:
     """Give kind, root, path, mount options and super options of a line of mountinfo."""
     left, _, right = line.partition(" - ")
@@ -171,7 +173,9 @@ def _mount_fields(line: str) -> tuple[str, str, str, frozenset[str], frozenset[s
 
 def _unescape(text: str) -> str:
     r"""Undo the \040 that mountinfo writes for space, tab, newline and backslash."""
-    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
+    if "\\" not in text:
+        return text
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
 def _no_user_namespaces(proc: str, capabilities: frozenset[int]) -> str | None:

@@ -19,9 +19,9 @@ NS_PER_S: Final = 1_000_000_000
 MAX_BYTES: Final = 2**53
 MAX_SECONDS: Final = 10 * 365 * 86400
 
-_SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(K|M|G|T|KiB|MiB|GiB|TiB|B)?", re.ASCII)
+_SIZE: Final = r"([0-9]+(?:\.[0-9]+)?)(K|M|G|T|KiB|MiB|GiB|TiB|B)?"
 _FACTORS: Final = {"B": 1, "K": KiB, "M": MiB, "G": GiB, "T": 1024 * GiB}
-_TIME: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(us|ms|s|m|h)?", re.ASCII)
+_TIME: Final = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(us|ms|s|m|h)?"
 _TIME_UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -30,7 +30,7 @@ def parse_size(text: str) -> int:
 
     Raises ConfigError for anything else; a bare number too, because some tools mean KB by it.
     """
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text, re.ASCII)
     if match is None:
         message = f"{text!r} is not a size: write a number and a unit, such as 256M or 1.5G"
         raise ConfigError(message)
@@ -50,7 +50,7 @@ def parse_time(text: str) -> float:
 
     Raises ConfigError for anything else.
     """
-    match = _TIME.fullmatch(text)
+    match = re.fullmatch(_TIME, text, re.ASCII)
     if match is None:
         message = f"{text!r} is not a time: write seconds, such as 2 or 0.5, or 500ms"
         raise ConfigError(message)

@@ -14,12 +14,12 @@ from runner.units import MAX_SECONDS, NS_PER_S
 
 Text = str | bytes | os.PathLike[str]
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 
 
 def check_name(field: str, name: str) -> None:
     """Refuse a sandbox's name that reads as a pid, an option or a path; "" is no name."""
-    if name and (name.isdigit() or not _NAME.fullmatch(name)):
+    if name and (name.isdigit() or not re.fullmatch(_NAME, name)):
         refuse(field, name, "use letters, digits, _ . -, at most 64; begin with a letter")
 
 

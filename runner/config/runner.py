@@ -37,8 +37,8 @@ ADDR_NO_RANDOMIZE: Final = 0x0040000
 # Sysctls that belong to a namespace; all others are the host's (net/sysctl_net.c,
 # ipc/ipc_sysctl.c and ipc/mq_sysctl.c of the kernel).
 _SYSCTLS: Final = (
-    (re.compile(r"net\..+"), Namespace.NETWORK),
-    (re.compile(r"kernel\.(shm|msg|sem)\w*|fs\.mqueue\.\w+"), Namespace.IPC),
+    (r"net\..+", Namespace.NETWORK),
+    (r"kernel\.(shm|msg|sem)\w*|fs\.mqueue\.\w+", Namespace.IPC),
 )
 
 
@@ -221,7 +221,7 @@ class Runner:
             refuse("Runner.hooks", self.hooks[0].args, "without namespaces there is no set-up")
 
     def _check_sysctl(self, name: str, value: str) -> None:
-        own = next((needed for names, needed in _SYSCTLS if names.fullmatch(name)), None)
+        own = next((needed for names, needed in _SYSCTLS if re.fullmatch(names, name)), None)
         if own is None or "/" in name or ".." in name:
             refuse("Runner.sysctls", name, "only net.*, kernel.{shm,msg,sem}*, fs.mqueue.*")
         check_bytes("Runner.sysctls", f"{name}={value}")
