@@ -75,15 +75,17 @@ class AsyncSandbox(SandboxBase):
             return await drive(self._life.ping(timeout))
 
     async def reset(self) -> None:
-        """Leave nothing of earlier runs, files neither: the next run starts it anew."""
+        """Leave nothing of earlier runs, files neither; see `Sandbox.reset`."""
         with anyio.CancelScope(shield=True):
             async with self._lock():
-                await _wait(self._life.discard)
+                await _wait(self._life.reset)
 
     async def close(self) -> None:
         """Kill and remove all of it; idempotent. A run in progress is cancelled first."""
         self.cancel()
-        await self.reset()
+        with anyio.CancelScope(shield=True):
+            async with self._lock():
+                await _wait(self._life.discard)
 
     def _lock(self) -> anyio.Lock:
         """Give what tasks wait for in turn; a fork has no tasks of its parent's."""

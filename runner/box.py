@@ -27,7 +27,7 @@ from runner.config import (
     Runner,
 )
 from runner.config.checks import refuse
-from runner.errors import ProtocolError
+from runner.errors import ProtocolError, SandboxError
 from runner.helper import START_TIMEOUT_S, Keeper
 from runner.quick import NamedTuple
 from runner.result import Status
@@ -277,6 +277,19 @@ class Box:
         finally:
             self.keeper.send_clean()
         return result._replace(files=taken)
+
+    def reset(self) -> bool:
+        """Empty the places of files that stay; False: only a new sandbox has nothing of them.
+
+        What hooks have set up, and who may write to it since, we do not know.
+        """
+        if self._runner.hooks or not rootfs.can_be_reset(self._runner.mounts):
+            return False
+        try:
+            self.keeper.files(list(plan.fresh_places(self._runner.mounts, plan.Phase.FILES)))
+        except SandboxError:  # it is damaged, or dead: which a new one need not be
+            return False
+        return True
 
     def ping(self, timeout: float) -> None:
         """Ask whether it is alive; SandboxError if not."""

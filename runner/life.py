@@ -57,6 +57,7 @@ class Life:
         self._ended: list[Box] = []
         self._lock = threading.Lock()
         self._box: Box | None = None
+        self._holds_files = False  # that are to stay
         self._running: _Running | None = None
         self._cancelled = False
         self.cancelled_by: Callable[[], bool] | None = None  # asked when a run has started
@@ -140,6 +141,18 @@ class Life:
                 self._blueprint = None
                 keep(blueprint)
 
+    def reset(self) -> None:
+        """Leave no file of earlier runs; the sandbox is ended only if it cannot be emptied."""
+        box = self._box
+        try:
+            emptied = box is not None and not self._once and box.reset()
+        except BaseException:
+            self.discard()
+            raise
+        if not emptied:
+            self.discard()
+        self._holds_files = False
+
     def _retire(self) -> None:
         """End it after its only run, without waiting for that."""
         box, self._box = self._box, None
@@ -173,7 +186,7 @@ class Life:
         program would miss. All else that fails is raised.
         """
         used = self._box is not None or self._spare is not None
-        again = used and not self.config.keep_files
+        again = used and not self._holds_files
         while True:
             if (box := self._box) is None:
                 yield self.start
@@ -242,6 +255,7 @@ class Life:
             self._pid = os.getpid()
 
     def _run_in(self, box: Box, program: Program, wanted: Wanted) -> Work[Result]:
+        self._holds_files = self.config.keep_files
         try:
             pending = box.begin(program, wanted)
         except Exception as error:

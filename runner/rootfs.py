@@ -121,6 +121,17 @@ def can_be_put_back(mounts: Sequence[Mount], *, keep_files: bool) -> bool:
     )
 
 
+def can_be_reset(mounts: Sequence[Mount]) -> bool:
+    """Tell whether emptying the fresh places leaves nothing that a new sandbox would not have.
+
+    A tmpfs that is not fresh would keep what is in it.
+    """
+    return can_be_put_back(mounts, keep_files=False) and not any(
+        mount.kind is MountKind.TMPFS and not mount.fresh and not mount.readonly
+        for mount in mounts
+    )
+
+
 def beyond_disk_limit(mounts: Sequence[Mount]) -> str | None:
     """Name a place that a program may write to and that is no tmpfs, new for each run."""
     for mount in mounts:

@@ -316,9 +316,9 @@ class Sandbox(SandboxBase):
             return drive(self._life.ping(timeout))
 
     def reset(self) -> None:
-        """Leave nothing of earlier runs, files neither: the next run starts it anew."""
+        """Leave nothing of earlier runs; their files neither, where files stay."""
         with self._life.lock:
-            self._life.discard()
+            self._life.reset()
 
     def close(self) -> None:
         """Kill and remove all of it; idempotent. A run in progress is cancelled first."""

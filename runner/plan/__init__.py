@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from runner.plan.box import HookFiles, box, clone_flags, with_ids
 from runner.plan.program import candidates, program
-from runner.plan.root import ready_places
+from runner.plan.root import fresh_places, ready_places
 from runner.plan.steps import FD_CLOSED, FD_STDERR_PIPE, FD_STDOUT_PIPE, Op, Phase, Step
 from runner.plan.traces import traces
 
@@ -23,6 +23,7 @@ __all__ = [
     "box",
     "candidates",
     "clone_flags",
+    "fresh_places",
     "program",
     "ready_places",
     "traces",

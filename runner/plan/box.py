@@ -48,7 +48,7 @@ def box(
     in them "{pid}" is the process whose map it is.
     `hooks`: for each of `runner.hooks` the indexes in the frame of its stdout and stderr.
     `old_mounts`: with mount(2) alone, by init, where the kernel has no detached trees.
-    `keep_files`: fresh places are not emptied after a run.
+    `keep_files`: fresh places are not emptied after a run, and what they are like is noted.
     """
     if runner.hooks and not clone_flags(runner):
         # The two others are made when no set-up runs any more.
@@ -66,7 +66,7 @@ def box(
         *_hooks(runner, hooks, inside=False),
         *_setup(runner, privileged=privileged, owner=owner, hooks=hooks, old_mounts=old_mounts),
         *_joined(runner),
-        *(() if keep_files else root.fresh_places(runner.mounts)),
+        *root.fresh_places(runner.mounts, Phase.JOINED if keep_files else Phase.CLEAN),
         *_fresh_ipc(runner),
     ]
 

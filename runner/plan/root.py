@@ -112,12 +112,12 @@ def _late(
     )
 
 
-def fresh_places(mounts: Sequence[Mount]) -> Iterator[Step]:
-    """Give the next run empty ones of those that are to be fresh."""
+def fresh_places(mounts: Sequence[Mount], phase: Phase = Phase.CLEAN) -> Iterator[Step]:
+    """Give the next run empty ones of those that are to be fresh; the first time, only look."""
     for number, mount in in_order(mounts):
         if mount.kind is MountKind.TMPFS and mount.fresh:
             yield Step(
-                Phase.CLEAN,
+                phase,
                 Op.KEEP_FRESH,
                 At.CLEAN,
                 (places.tmpfs_flags(mount), number),

@@ -8,11 +8,12 @@ the stock policy, and without any.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NamedTuple
 
 import pytest
 
-from runner import Limits, Mount, Sandbox
+from runner import ChildError, Limits, Mount, Sandbox
 from runner.host import detect
 
 pytestmark = pytest.mark.userns
@@ -469,4 +470,22 @@ def test_run_sees_nothing_of_the_one_before(channel: Channel, policy: str | None
             shown(other, "pass")
             expected = channel.filtered if policy and channel.filtered else channel.outcome
             assert outcome in expected.split("|")
+            assert shown(one, channel.look) == shown(other, channel.look)
+
+
+@pytest.mark.parametrize("channel", CHANNELS.values(), ids=CHANNELS)
+def test_run_after_a_reset_sees_nothing_of_the_submission_before(channel: Channel) -> None:
+    """Files stay between its runs; a reset leaves no more of them than a run leaves else."""
+    if channel.options.get("mounts") and not detect().privileged:
+        pytest.skip("needs uid 0")  # a plain user's sandbox has no terminals
+    kept = channel._replace(options=channel.options | {"fresh": "submission"})
+    with sandbox(kept, None) as one, sandbox(kept, None) as other:
+        for _ in range(2):
+            with contextlib.suppress(ChildError):  # it was damaged
+                shown(one, channel.leave)
+                shown(one, "open('/tmp/kept', 'w')")
+            shown(other, "pass")
+            shown(other, "pass")
+            for box in (one, other):
+                box.reset()
             assert shown(one, channel.look) == shown(other, channel.look)

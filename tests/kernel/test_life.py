@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import gc
 import os
 import signal
@@ -14,10 +15,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from runner import CAPTURE, ConfigError, Mount, ProtocolError, Sandbox, SandboxError
+from runner import CAPTURE, ConfigError, Hook, Mount, ProtocolError, Sandbox, SandboxError
 from runner.host import detect
 from runner.units import MiB
 
@@ -65,6 +67,15 @@ def test_sandbox_that_cannot_be_cleaned_is_replaced_for_the_next_run(
 ) -> None:
     """Somebody takes /tmp away, so that it cannot be unmounted after the run."""
     before = sandbox.keeper_pid
+    take_away(sandbox)
+    assert sandbox.run(["true"]).ok  # after which another /tmp is found than was left
+    result = sandbox.run(["stat", "-f", "-c", "%T", "/tmp"])
+    assert result.stdout == b"tmpfs\n"
+    assert sandbox.keeper_pid != before
+
+
+def take_away(sandbox: Sandbox) -> None:
+    """Unmount /tmp in a sandbox, from outside."""
     assert sandbox.init_pid is not None
     pidfd = os.pidfd_open(sandbox.init_pid)
     pid = os.fork()
@@ -75,10 +86,6 @@ def test_sandbox_that_cannot_be_cleaned_is_replaced_for_the_next_run(
         os._exit(1 if failed else 0)
     os.close(pidfd)
     assert os.waitpid(pid, 0)[1] == 0
-    assert sandbox.run(["true"]).ok  # after which another /tmp is found than was left
-    result = sandbox.run(["stat", "-f", "-c", "%T", "/tmp"])
-    assert result.stdout == b"tmpfs\n"
-    assert sandbox.keeper_pid != before
 
 
 def test_run_that_may_have_started_is_not_started_again(tmp_path: Path) -> None:
@@ -112,7 +119,70 @@ def test_files_of_a_submission_stay_until_reset_and_nothing_else_does() -> None:
         before = sandbox.keeper_pid
         sandbox.reset()
         assert sandbox.run(["sh", "-c", look]).stdout == b""
+        assert sandbox.keeper_pid == before, "it is emptied where it is"
+
+
+@pytest.mark.parametrize("fresh", ["run", "submission"])
+def test_reset_of_what_no_program_has_touched_leaves_the_sandbox(fresh: Any) -> None:  # noqa: ANN401
+    with Sandbox(fresh=fresh) as sandbox:
+        sandbox.reset()
+        assert sandbox.keeper_pid is None, "nothing was started"
+        for _ in range(3):
+            look = sandbox.run(["stat", "-c", "%d", "/tmp", "/dev/shm"]).stdout
+            before = sandbox.keeper_pid
+            sandbox.reset()
+            assert sandbox.run(["stat", "-c", "%d", "/tmp", "/dev/shm"]).stdout == look
+            assert sandbox.keeper_pid == before
+
+
+NOT_EMPTIED = {
+    "tmpfs that is not fresh": {"mounts": [Mount.tmpfs("/kept", mode=0o777, fresh=False)]},
+    "mount below a fresh place": {
+        "mounts": [Mount.tmpfs("/kept", mode=0o777), Mount.tmpfs("/kept/below", mode=0o777)]
+    },
+    "writable /dev": {"mounts": [dataclasses.replace(Mount.dev(), readonly=False)]},
+    "hook": {"hooks": [Hook(args=["/bin/true"])]},
+}
+
+
+@pytest.mark.parametrize("kind", NOT_EMPTIED)
+def test_reset_replaces_a_sandbox_that_cannot_be_emptied(kind: str) -> None:
+    with Sandbox(fresh="submission", **NOT_EMPTIED[kind]) as sandbox:  # type: ignore[arg-type]
+        places = "for p in /kept /kept/below /dev /tmp; do [ ! -w $p ] ||"
+        assert sandbox.run(["sh", "-c", f"{places} echo >$p/left; done"]).ok
+        before = sandbox.keeper_pid
+        sandbox.reset()
+        found = sandbox.run(["sh", "-c", f"{places} cat $p/left; done 2>/dev/null"])
+        assert (found.stdout, sandbox.keeper_pid != before) == (b"", True)
+
+
+@pytest.mark.root
+def test_reset_replaces_a_sandbox_whose_place_somebody_has_taken_away() -> None:
+    with Sandbox(fresh="submission") as sandbox:
+        assert sandbox.run(["touch", "/tmp/file"]).ok
+        before = sandbox.keeper_pid
+        take_away(sandbox)
+        sandbox.reset()
+        result = sandbox.run(["sh", "-c", "stat -f -c %T /tmp; ls /tmp"])
+        assert result.stdout == b"tmpfs\n"
         assert sandbox.keeper_pid != before
+
+
+@pytest.mark.parametrize("who", ["keeper", "init"])
+def test_reset_of_a_sandbox_that_is_dead_leaves_nothing_to_be_missed(who: str) -> None:
+    with Sandbox(fresh="submission") as sandbox:
+        assert sandbox.run(["touch", "/tmp/file"]).ok
+        end(sandbox.keeper_pid if who == "keeper" else sandbox.init_pid)
+        sandbox.reset()
+        assert sandbox.run(["ls", "/tmp"]).stdout == b""
+
+
+def test_damage_after_a_reset_is_no_loss_and_the_run_is_made_in_another() -> None:
+    with Sandbox(fresh="submission") as sandbox:
+        assert sandbox.run(["touch", "/tmp/file"]).ok
+        sandbox.reset()
+        end(sandbox.init_pid)
+        assert sandbox.run(["ls", "/tmp"]).stdout == b""
 
 
 def test_files_of_a_submission_that_are_lost_are_told_before_a_run_misses_them() -> None:
