@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         ProtocolError,
         SandboxError,
     )
-    from runner.files import Artefact, ArtefactCache
+    from runner.files import Artefact, ArtefactCache, ArtefactDirectory
     from runner.pool import Lease, PoolStats, SandboxPool
     from runner.pool.tasks import AsyncLease as AsyncLease
     from runner.pool.tasks import AsyncSandboxPool as AsyncSandboxPool
@@ -80,7 +80,7 @@ _MODULES = {
     "pool": "Lease PoolStats SandboxPool",
     "process": "Process start",
     "config.files": "FileIn FileOut LinkIn",
-    "files": "Artefact ArtefactCache",
+    "files": "Artefact ArtefactCache ArtefactDirectory",
     "result": "FileState LoggedCall OutFile PolicyLog Result Status Violation",
     "sandbox": "CAPTURE STDOUT Sandbox run",
     "console": "Console",
@@ -98,6 +98,7 @@ __all__ = [
     "STDOUT",
     "Artefact",
     "ArtefactCache",
+    "ArtefactDirectory",
     "Call",
     "Capabilities",
     "ChildError",

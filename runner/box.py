@@ -322,7 +322,7 @@ class Box:
             enforced=pending.enforced,
             filtered=bool(self._runner.seccomp),
             output_full=reply.status != 0 and wanted.is_full(pending.limits),
-            calls=self._streams.take_ledger() if wanted.fd_count > streams.COUNT else None,
+            calls=self._streams.take_ledger() if wanted.calls_at >= 0 else None,
         )
         if relay is not None:
             result = result._replace(
@@ -369,7 +369,8 @@ class Box:
         # The places are as the last run had them, or as they were mounted.
         ready = disk != (None, None) or self._disk != disk
         self._disk = disk
-        key = (program, wanted.files, wanted.capture_limit, wanted.hearing, ready)
+        streams_key = (wanted.files, wanted.capture_limit, wanted.hearing, wanted.exec_at)
+        key = (program, *streams_key, ready)
         request = self._requests.get(key)
         if request is None:
             request = self._make_request(program, wanted, ready=ready)
@@ -407,6 +408,7 @@ class Box:
             candidates=plan.candidates(os.fsencode(program.args[0]), env.get("PATH", "")),
             files=wanted.files,
             cgroups=range(first, first + placements),
+            exec_file=wanted.exec_at,
             ruleset=self._ruleset,
             hearing=wanted.hearing,
             rules=self._rules,

@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from typing import Final
 
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+_EXEC: Final = 0x10  # MFD_EXEC, Linux 6.3
+_COPY_BYTES: Final = 1 << 30
 
 
 def sealed_memfd(name: str, content: bytes) -> int:
-    """Give a read-only fd of a new memfd that nobody can change; the caller owns the fd.
-
-    Read-only, because before Linux 6.7 a sealed memfd that is open for writing cannot be mapped
-    MAP_SHARED, not even for reading.
-    """
+    """Give a read-only fd of a new memfd that nobody can change; the caller owns the fd."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         _write(fd, content)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        return _sealed(fd)
+    finally:
+        os.close(fd)
+
+
+def sealed_program(name: str, content: bytes | int) -> int:
+    """Give the same of what may be executed; an fd as content is that of a regular file.
+
+    That is copied by the kernel, from its start, as much as it has now. Nobody but its owner
+    may set its attributes, which whoever executes it next would see.
+    """
+    fd = _executable(name)
+    try:
+        if isinstance(content, int):
+            copy(content, fd)
+        else:
+            _write(fd, content)
+        os.fchmod(fd, 0o555)
+        return _sealed(fd)
+    finally:
+        os.close(fd)
+
+
+def sealed_copy(name: str, source: int) -> int:
+    """Give the same of a copy of a regular file."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        copy(source, fd)
+        return _sealed(fd)
     finally:
         os.close(fd)
 
@@ -33,6 +59,34 @@ def memfd_of(name: str, content: bytes) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def copy(source: int, target: int) -> None:
+    """Copy what a regular file has now, without its bytes coming through our memory."""
+    at, size = 0, os.fstat(source).st_size
+    while at < size and (sent := os.sendfile(target, source, at, min(size - at, _COPY_BYTES))):
+        at += sent
+
+
+def _executable(name: str) -> int:
+    """Make a memfd that can be executed where vm.memfd_noexec is 1, too."""
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create(name, flags | _EXEC)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # EACCES: vm.memfd_noexec is 2
+            raise
+        return os.memfd_create(name, flags)
+
+
+def _sealed(fd: int) -> int:
+    """Seal it, and open it again to be read.
+
+    Read-only, because before Linux 6.7 a sealed memfd that is open for writing cannot be mapped
+    MAP_SHARED, not even for reading; and what is open for writing cannot be executed.
+    """
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _write(fd: int, content: bytes) -> None:

@@ -6,6 +6,7 @@ And what is looked up: programs of hooks, ids by name, who may write the id maps
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import stat
@@ -18,8 +19,6 @@ from runner.plan import HookFiles
 from runner.quick import NamedTuple, replace
 
 if TYPE_CHECKING:
-    import contextlib
-
     from runner.config import Hook, Join, Landlock, Runner, Supervision
     from runner.host import Host
     from runner.landlock import Ruleset
@@ -54,7 +53,7 @@ def gather(runner: Runner, opened: contextlib.ExitStack) -> Sent:
         if fd >= 0:
             _check_open(f"Runner.files[{number}]", fd)
     if runner.exec_file is not None:
-        _check_executable(runner.exec_file)
+        _check_executable("Runner.exec_file", runner.exec_file)
     fds: list[int] = []
     for number, join in enumerate(runner.join):
         fds.append(_open_namespace(f"Runner.join[{number}]", join))
@@ -158,10 +157,24 @@ def _check_open(field: str, fd: int) -> None:
         refuse(field, fd, "not an open file descriptor")
 
 
-def _check_executable(fd: int) -> None:
-    _check_open("Runner.exec_file", fd)
+def _check_executable(field: str, fd: int) -> None:
+    _check_open(field, fd)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
-        refuse("Runner.exec_file", fd, "not a regular file")
+        refuse(field, fd, "not a regular file")
+
+
+def check_program(field: str, program: object) -> None:
+    """Refuse what is no file that can be executed by its fd alone; for `Sandbox.run`."""
+    from runner.config.files import HasFileno  # few give one
+
+    if isinstance(program, bool) or not isinstance(program, int | HasFileno):
+        refuse(field, program, "give an fd or an Artefact")
+    fd = program if isinstance(program, int) else program.fileno()
+    _check_executable(field, fd)
+    with contextlib.suppress(OSError):  # of O_PATH: the exec tells
+        if os.pread(fd, 2, 0) == b"#!":
+            why = "a script, which its interpreter could not open: put it in by files_in"
+            refuse(field, program, why)
 
 
 def _open_namespace(field: str, join: Join) -> int:

@@ -110,7 +110,7 @@ class OutFile(NamedTuple):
     `content` is all of it, or as much as was asked for where it is TRUNCATED; `size` is what it
     has, and `mode` its permissions. MISSING is what is not there; REFUSED is what is there and
     no regular file of the sandbox's own, and `why` says what it is. `artefact` is what keeps it
-    where that was asked for.
+    where that was asked for, and has the content then.
     """
 
     name: str

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from runner.config import Hook, Landlock, Mount, Supervision, TimeOffsets, User
-    from runner.config.files import FileIn, FileOut, LinkIn, Source, Transfers
+    from runner.config.files import FileIn, FileOut, HasFileno, LinkIn, Source, Transfers
     from runner.life import Work
     from runner.result import Result
 
@@ -81,6 +81,7 @@ class RunOptions(TypedDict, total=False):
     policy_log: bool | str
     files_in: Mapping[str, FileIn | LinkIn | Source | None] | None
     files_out: Sequence[FileOut | str]
+    exec_file: int | HasFileno | None
 
 
 class SandboxBase:
@@ -187,6 +188,7 @@ class SandboxBase:
             options.get("capture_limit", streams.CAPTURE_LIMIT),
             self._hearing(policy_log=options.get("policy_log", False)),
             _transfers(options.get("files_in"), options.get("files_out", ())),
+            options.get("exec_file"),
         )
         wanted.check()
         env, work_dir = options.get("env"), options.get("work_dir")
@@ -261,6 +263,7 @@ class Sandbox(SandboxBase):
         policy_log: bool | str = False,
         files_in: Mapping[str, FileIn | LinkIn | Source | None] | None = None,
         files_out: Sequence[FileOut | str] = (),
+        exec_file: int | HasFileno | None = None,
     ) -> Result:
         """Run one program to its end, and all that it started.
 
@@ -277,6 +280,8 @@ class Sandbox(SandboxBase):
         remove what is there. files_out are taken out of it afterwards, however the program has
         ended: Result.files. See docs/files.md.
 
+        exec_file   an fd or Artefact to execute, without a copy, instead of args[0], which is
+                    then only a name; no script
         measure     what to tell besides, which costs a little: "noise", "instructions", and of
                     its /proc at its exit "status", "smaps_rollup", "smaps"; see Result
         repeat      run it so often, each as if it were the first, until one is not ok: that is
@@ -301,6 +306,7 @@ class Sandbox(SandboxBase):
             "policy_log": policy_log,
             "files_in": files_in,
             "files_out": files_out,
+            "exec_file": exec_file,
         }
         work = self._work(args, options)
         with self._life.lock:

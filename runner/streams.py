@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from runner.config import Limits
-    from runner.config.files import Transfers
+    from runner.config.files import HasFileno, Transfers
 
 
 class Stream(enum.Enum):
@@ -77,6 +77,7 @@ class Wanted(NamedTuple):
     capture_limit: int
     hearing: Hearing = Hearing.KILLS
     transfers: Transfers | None = None
+    exec_file: int | HasFileno | None = None
 
     def check(self) -> None:
         """Raise ConfigError for what cannot be meant, and for an fd that is not open."""
@@ -94,6 +95,10 @@ class Wanted(NamedTuple):
                 raise ConfigError(message)
             if isinstance(given, int):
                 _check_open(name, given)
+        if self.exec_file is not None:
+            from runner import resolve  # few give one
+
+            resolve.check_program("exec_file", self.exec_file)
 
     def stdin_start(self) -> Start | None:
         """Say where stdin stands, to start there again; None where it starts anew by itself.
@@ -110,8 +115,18 @@ class Wanted(NamedTuple):
 
     @property
     def fd_count(self) -> int:
-        """How many fds a frame has: the streams', and where the calls go that are heard of."""
-        return COUNT if self.hearing <= Hearing.KILLS else COUNT + 1
+        """How many fds a frame has: the streams', and those that few runs have."""
+        return COUNT + (self.calls_at >= 0) + (self.exec_file is not None)
+
+    @property
+    def calls_at(self) -> int:
+        """Where in the frame the calls go that are heard of, or -1."""
+        return COUNT if self.hearing > Hearing.KILLS else -1
+
+    @property
+    def exec_at(self) -> int | None:
+        """Where in the frame the file is that is executed instead of a path."""
+        return None if self.exec_file is None else self.fd_count - 1
 
     @property
     def output_held_by(self) -> str | None:
@@ -236,14 +251,18 @@ class Streams:
             stdin = null if wanted.stdin is None else wanted.stdin
             if not isinstance(stdin, int):
                 stdin = _owned(opened, _open_stdin(stdin))
-            yield [stdin, *outputs, *self._sinks, *self._of_the_calls(wanted)]
+            yield [stdin, *outputs, *self._sinks, *self._more(wanted)]
 
-    def _of_the_calls(self, wanted: Wanted) -> list[int]:
-        if wanted.fd_count == COUNT:
-            return []
-        if self._ledger < 0:
-            self._ledger = _owned(self._undo, os.memfd_create("calls", os.MFD_CLOEXEC))
-        return [self._ledger]
+    def _more(self, wanted: Wanted) -> list[int]:
+        fds = []
+        if wanted.calls_at >= 0:
+            if self._ledger < 0:
+                self._ledger = _owned(self._undo, os.memfd_create("calls", os.MFD_CLOEXEC))
+            fds.append(self._ledger)
+        program = wanted.exec_file
+        if program is not None:
+            fds.append(program if isinstance(program, int) else program.fileno())
+        return fds
 
     def take_ledger(self) -> bytes:
         """Give what was written of the calls that were heard of, and empty it."""

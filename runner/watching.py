@@ -38,7 +38,7 @@ def watch_of(
         sink_stdout=wanted.sinks[0],
         sink_stderr=wanted.sinks[1],
         cpus=max(cpus, len(limits.cpus or ())),  # a cpuset may be wider than our own affinity
-        ledger=streams.COUNT if wanted.fd_count > streams.COUNT else -1,
+        ledger=wanted.calls_at,
     )
     if groups is None:
         return watch

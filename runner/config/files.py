@@ -25,9 +25,9 @@ class HasFileno(Protocol):
 
 
 class Store(Protocol):
-    """What keeps a file that is taken out: an `ArtefactCache`."""
+    """What keeps a file that is taken out: an `ArtefactCache` or `ArtefactDirectory`."""
 
-    def add(self, content: bytes) -> HasFileno: ...
+    def add(self, content: int) -> HasFileno: ...
 
 
 Source = bytes | os.PathLike[str] | int | HasFileno
@@ -74,7 +74,8 @@ class FileOut:
 
     max_bytes   so much of it is read; a longer one is `truncated`
     optional    whether it is no error of the run's that it is missing
-    store       keeps it, if it is whole: an `ArtefactCache`
+    store       keeps it, if it is whole: an `ArtefactCache` or `ArtefactDirectory`; its content
+                is there then, and never comes through our memory
     """
 
     name: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from runner.files.cache import Artefact, ArtefactCache
+from runner.files.artefact import Artefact
+from runner.files.cache import ArtefactCache, CacheStats
+from runner.files.directory import ArtefactDirectory
 
-__all__ = ["Artefact", "ArtefactCache"]
+__all__ = ["Artefact", "ArtefactCache", "ArtefactDirectory", "CacheStats"]

@@ -1,58 +1,31 @@
-"""`ArtefactCache`: content that many runs are given, kept once, found by its SHA-256.
-
-Each is in a memfd that is sealed: nobody can change it, so that what many runs get is the same.
-"""
+"""`ArtefactCache`: artefacts that are kept in memory once, and found by their SHA-256."""
 
 from __future__ import annotations
 
 import collections
-import hashlib
-import os
 import threading
-import weakref
 from typing import TYPE_CHECKING, NamedTuple
 
 from runner.config.checks import refuse
-from runner.memfd import sealed_memfd
+from runner.files.artefact import Artefact
 from runner.units import MiB
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 
-class Artefact:
-    """Content that does not change. Its fd is its own, and closed when nobody holds it."""
-
-    def __init__(self, digest: str, content: bytes) -> None:
-        self.digest = digest
-        self.size = len(content)
-        self._fd = sealed_memfd("artefact", content)
-        self._end = weakref.finalize(self, os.close, self._fd)
-
-    def fileno(self) -> int:
-        """Give the fd, which is for reading only and sealed."""
-        return self._fd
-
-    def read(self) -> bytes:
-        """Give the content."""
-        parts, at = [], 0
-        while part := os.pread(self._fd, self.size - at, at):
-            parts.append(part)
-            at += len(part)
-        return b"".join(parts)
-
-    def __repr__(self) -> str:
-        return f"<Artefact {self.digest[:12]}… of {self.size} bytes>"
-
-
 class CacheStats(NamedTuple):
-    """What a cache holds now, and what it has done."""
+    """What a cache holds now, and what it has done.
+
+    `corrupted`: how many entries of a directory were not what they should be, and removed.
+    """
 
     artefacts: int
     bytes_kept: int
     hits: int
     misses: int
     evicted: int
+    corrupted: int = 0
 
 
 class ArtefactCache:
@@ -62,8 +35,7 @@ class ArtefactCache:
     """
 
     def __init__(self, max_bytes: int = 256 * MiB) -> None:
-        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
-            refuse("max_bytes", max_bytes, "give a number of bytes, 1 or more")
+        check_bound("max_bytes", max_bytes)
         self._max = max_bytes
         self._lock = threading.Lock()
         self._kept: collections.OrderedDict[str, Artefact] = collections.OrderedDict()
@@ -81,22 +53,21 @@ class ArtefactCache:
     ) -> None:
         self.clear()
 
-    def add(self, content: bytes) -> Artefact:
-        """Keep it, if it is not kept already, and give it.
+    def add(self, content: bytes | int) -> Artefact:
+        """Keep bytes, or a copy of the regular file behind an fd, and give the artefact.
 
-        What is larger than the whole cache is given, and not kept.
+        What is kept already is given as it is; what is larger than the whole cache is given,
+        and not kept.
         """
-        digest = hashlib.sha256(content).hexdigest()
-        found = self.get(digest)
-        if found is not None:
-            return found
-        made = Artefact(digest, content)
+        made = Artefact(content)
         with self._lock:
-            found = self._kept.get(digest)
-            if found is not None:  # another thread was faster
+            found = self._kept.get(made.digest)
+            self._counts["misses" if found is None else "hits"] += 1
+            if found is not None:
+                self._kept.move_to_end(made.digest)
                 return found
             if made.size <= self._max:
-                self._kept[digest] = made
+                self._kept[made.digest] = made
                 self._size += made.size
                 self._shrink()
         return made
@@ -137,3 +108,9 @@ class ArtefactCache:
             _, oldest = self._kept.popitem(last=False)
             self._size -= oldest.size
             self._counts["evicted"] += 1
+
+
+def check_bound(name: str, value: int) -> None:
+    """Refuse what is no bound of a cache."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        refuse(name, value, f"give a number{' of bytes' if 'bytes' in name else ''}, 1 or more")

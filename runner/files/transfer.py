@@ -3,7 +3,8 @@
 The keeper opens each file, in the sandbox's namespaces and with its ids (native/files.c). What
 goes in is written by it, so that no page of it is charged to the program, and that nobody of
 ours holds the file open for writing when it is executed. What comes out is read here, from an
-fd of what is known to be a regular file, and never more of it than was asked for.
+fd of what is known to be a regular file, and never more of it than was asked for; or the kernel
+copies it from there into an artefact.
 """
 
 from __future__ import annotations
@@ -156,8 +157,12 @@ def _take(keeper: Keeper, steps: Sequence[Step], wanted: FileOut) -> OutFile:
         return _not_taken(wanted, error)
     try:
         status = os.fstat(fd)
-        content = _read(fd, wanted.max_bytes)
-        whole = len(content) == status.st_size
+        content, artefact = b"", None
+        if wanted.store is not None and status.st_size <= wanted.max_bytes:
+            artefact = wanted.store.add(fd)
+        else:
+            content = _read(fd, wanted.max_bytes)
+        whole = artefact is not None or len(content) == status.st_size
     finally:
         os.close(fd)
     return OutFile(
@@ -167,7 +172,7 @@ def _take(keeper: Keeper, steps: Sequence[Step], wanted: FileOut) -> OutFile:
         content=content,
         size=status.st_size,
         mode=stat.S_IMODE(status.st_mode),
-        artefact=wanted.store.add(content) if wanted.store is not None and whole else None,
+        artefact=artefact,
     )
 
 

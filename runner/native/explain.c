@@ -47,6 +47,8 @@ enum detail explain_failure(const struct plan *plan, const struct report *report
         (unsigned)report->step >= plan->count)
         return DETAIL_NONE;
     const struct step *step = &plan->steps[report->step];
+    if (step->op == OP_exec_fd && report->error == ENOENT)
+        return DETAIL_LOADER_MISSING; /* the file is open */
     cleanup_fd int directory = open(directory_of(plan), O_PATH | O_DIRECTORY | O_CLOEXEC);
     enum detail found = DETAIL_NONE;
     for (unsigned i = 0; i < step->string_count && found == DETAIL_NONE; i++)
@@ -68,12 +70,11 @@ static void add(uint64_t *sum, uint64_t bytes)
 }
 
 /* What the segments of a program take at least. False: it cannot be told. */
-static bool needs_of(int directory, const char *path, struct needs *needs)
+static bool needs_of(int fd, struct needs *needs)
 {
     Elf64_Ehdr head;
     Elf64_Phdr segments[SEGMENTS_MAX];
     struct stat status;
-    cleanup_fd int fd = openat(directory, path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     *needs = (struct needs){0};
     if (fd < 0 || fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) ||
         pread(fd, &head, sizeof head, 0) != sizeof head ||
@@ -103,32 +104,42 @@ static uint64_t limit_in(const struct plan *plan, int resource)
     return limit;
 }
 
-static enum detail explain_size(const struct plan *plan, const struct step *exec)
+static enum detail explain_size(const struct plan *plan, int fd)
 {
-    uint64_t address_space = limit_in(plan, RLIMIT_AS), data = limit_in(plan, RLIMIT_DATA);
+    struct needs needs;
+    if (!needs_of(fd, &needs))
+        return DETAIL_NONE;
+    if (needs.address_space > limit_in(plan, RLIMIT_AS))
+        return DETAIL_BEYOND_ADDRESS_SPACE;
+    return needs.data > limit_in(plan, RLIMIT_DATA) ? DETAIL_BEYOND_DATA : DETAIL_NONE;
+}
+
+static enum detail explain_paths(const struct plan *plan, const struct step *exec)
+{
     cleanup_fd int directory = open(directory_of(plan), O_PATH | O_DIRECTORY | O_CLOEXEC);
     for (unsigned i = 0; i < exec->string_count; i++) {
-        struct needs needs;
         if (faccessat(directory, exec->strings[i], F_OK, 0) < 0)
             continue; /* nor could it be executed */
-        if (!needs_of(directory, exec->strings[i], &needs))
-            return DETAIL_NONE;
-        if (needs.address_space > address_space)
-            return DETAIL_BEYOND_ADDRESS_SPACE;
-        return needs.data > data ? DETAIL_BEYOND_DATA : DETAIL_NONE;
+        cleanup_fd int fd =
+            openat(directory, exec->strings[i], O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+        return explain_size(plan, fd);
     }
     return DETAIL_NONE;
 }
 
-enum detail explain_death(const struct plan *plan, int status)
+enum detail explain_death(const struct plan *plan, const int *fds, int status)
 {
     int number = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     if ((number != SIGSEGV && number != SIGKILL) ||
         (limit_in(plan, RLIMIT_AS) == RLIM_INFINITY &&
          limit_in(plan, RLIMIT_DATA) == RLIM_INFINITY))
         return DETAIL_NONE;
-    for (unsigned i = 0; i < plan->count; i++)
-        if (plan->steps[i].op == OP_exec)
-            return explain_size(plan, &plan->steps[i]);
+    for (unsigned i = 0; i < plan->count; i++) {
+        const struct step *step = &plan->steps[i];
+        if (step->op == OP_exec)
+            return explain_paths(plan, step);
+        if (step->op == OP_exec_fd && step->arg[0] >= 0)
+            return explain_size(plan, fds[step->arg[0]]);
+    }
     return DETAIL_NONE;
 }

@@ -8,6 +8,6 @@ enum detail explain_failure(const struct plan *plan, const struct report *report
 
 /*
  * Say whether a program that a signal has ended could not even be loaded: its segments
- * alone are more than its address space or data may be.
+ * alone are more than its address space or data may be. `fds`: of the frame.
  */
-enum detail explain_death(const struct plan *plan, int status);
+enum detail explain_death(const struct plan *plan, const int *fds, int status);

@@ -269,7 +269,8 @@ static void fill_figures(struct wire_reply *reply, const struct watch *watch,
 
 /* What the end of the program means: its own end, or that of its set-up. */
 static void conclude(struct wire_reply *reply, const struct watch *watch,
-                     const struct plan *plan, const struct report *report)
+                     const struct frame *frame, const struct plan *plan,
+                     const struct report *report)
 {
     int state = atomic_load(&report->state);
     if (watch->aborted)
@@ -284,7 +285,7 @@ static void conclude(struct wire_reply *reply, const struct watch *watch,
     else {
         fill_figures(reply, watch, report);
         if (watch->cause == CAUSE_NONE)
-            reply->detail = explain_death(plan, watch->status);
+            reply->detail = explain_death(plan, frame->fds, watch->status);
     }
 }
 
@@ -361,7 +362,7 @@ static int run_once(struct box *box, const struct frame *frame, const struct pla
         error = kept_end(&box->kept, &box->readings);
         if (error < 0) /* WATCH and not CGROUP, for the program has run: it is not run again */
             watch_fail(&watch, LOCATION_WATCH, error);
-        conclude(reply, &watch, plan, report);
+        conclude(reply, &watch, frame, plan, report);
         *borrow = *borrow && !overdue(&watch);
     }
     watch_close(&watch);
