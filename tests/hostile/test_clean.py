@@ -489,3 +489,5 @@ def test_run_after_a_reset_sees_nothing_of_the_submission_before(channel: Channe
             for box in (one, other):
                 box.reset()
             assert shown(one, channel.look) == shown(other, channel.look)
+            for box in (one, other):
+                box.reset()  # to look may be to leave something
