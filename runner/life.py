@@ -8,8 +8,8 @@ blocks, `runner.aio` lets other tasks run.
 from __future__ import annotations
 
 import os
-import threading
 import warnings
+from _thread import allocate_lock  # threading's Lock: the rest of it takes 1 ms
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
@@ -22,6 +22,8 @@ from runner.helper import signals_held
 from runner.quick import NamedTuple
 
 if TYPE_CHECKING:
+    from threading import Lock
+
     from runner.blueprint import BoxConfig
     from runner.helper import Keeper
     from runner.result import Result
@@ -55,7 +57,7 @@ class Life:
         self._blueprint: Blueprint | None = None
         self._spare: Box | None = None
         self._ended: list[Box] = []
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._box: Box | None = None
         self._holds_files = False  # that are to stay
         self._running: _Running | None = None
@@ -72,7 +74,7 @@ class Life:
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
     @property
-    def lock(self) -> threading.Lock:
+    def lock(self) -> Lock:
         """What to hold while `start`, `discard` or `run` is at work."""
         self._settle()
         return self._lock
@@ -244,7 +246,7 @@ class Life:
         thread held it that does not exist here.
         """
         if self._pid != os.getpid():
-            self._lock = threading.Lock()
+            self._lock = allocate_lock()
             if self._box is not None:
                 _INHERITED.append(self._box)
             if self._spare is not None:
