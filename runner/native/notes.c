@@ -95,29 +95,39 @@ static bool has_memory(int tasks, const char *thread)
     return strstr(text, "\nVmHWM:") != NULL;
 }
 
-/* Find one of its other threads that has memory still: they share it. */
-static bool find_thread(const struct watch *watch, char directory[PATH_BYTES])
+/* Find a thread that has memory still: they share it. Returns whether there are 0, 1 or more.
+ */
+static int find_threads(const struct watch *watch, char directory[PATH_BYTES])
 {
     _Alignas(struct linux_dirent64) char entries[1024];
+    int found = 0;
     (void)snprintf(directory, PATH_BYTES, "%d/task", watch->report->pid_inside);
     cleanup_fd int tasks =
         openat(watch->box->proc, directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     long size = tasks < 0 ? 0 : syscall(SYS_getdents64, tasks, entries, sizeof entries);
-    for (long at = 0; at < size;) {
+    for (long at = 0; at < size && found < 2;) {
         const struct linux_dirent64 *entry = (const void *)(entries + at);
         at += entry->length;
-        if (entry->name[0] != '.' && has_memory(tasks, entry->name))
-            return snprintf(directory, PATH_BYTES, "%d/task/%s", watch->report->pid_inside,
-                            entry->name) < PATH_BYTES;
+        if (entry->name[0] == '.' || !has_memory(tasks, entry->name))
+            continue;
+        found++;
+        (void)snprintf(directory, PATH_BYTES, "%d/task/%.20s", watch->report->pid_inside,
+                       entry->name);
     }
-    return false;
+    return found;
+}
+
+bool notes_others(const struct watch *watch)
+{
+    char directory[PATH_BYTES];
+    return find_threads(watch, directory) > 1;
 }
 
 int notes_take_at_exit(const struct watch *watch, bool first_ended)
 {
     char directory[PATH_BYTES];
     (void)snprintf(directory, sizeof directory, "%d", watch->report->pid_inside);
-    if (first_ended && !find_thread(watch, directory))
+    if (first_ended && find_threads(watch, directory) == 0)
         return 0;
     if (ftruncate(watch->notes_fd, 0) < 0 || lseek(watch->notes_fd, 0, SEEK_SET) < 0)
         return -errno;

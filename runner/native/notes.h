@@ -14,3 +14,6 @@ int notes_take_at_exit(const struct watch *watch, bool first_ended);
 
 /* Take those of a process that has ended and waits to be reaped. */
 int notes_take_when_gone(const struct watch *watch);
+
+/* A thread is about to exit, and the first has: does another have the memory still? */
+bool notes_others(const struct watch *watch);

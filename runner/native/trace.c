@@ -25,6 +25,8 @@
 /* Tracees, and children that are not told of by SIGCHLD: so not init. */
 enum { STOPS_AT_A_TIME = 64 };
 
+enum { READING_SHARE = 10 }; /* reading takes at most a tenth of the time */
+
 #define OUR_TRACEES ((int)__WCLONE | WNOHANG)
 
 static void mask_sigchld(int how)
@@ -96,15 +98,28 @@ static bool is_thread(const struct watch *watch, pid_t thread)
     return syscall(SYS_tgkill, watch->program, thread, 0) == 0;
 }
 
+/*
+ * The last that is read holds. While others have the memory too, it can be read at their exit:
+ * until then not all the time, for threads end faster than their memory is listed.
+ */
+static bool is_to_be_read(const struct watch *watch, bool first, int64_t now)
+{
+    if (first || !watch->first_ended)
+        return first;
+    return now - watch->read_ns > watch->reading_ns * READING_SHARE || !notes_others(watch);
+}
+
 static void on_exit(struct watch *watch, pid_t thread)
 {
     int64_t start = clock_ns(CLOCK_MONOTONIC);
     bool first = thread == watch->program;
     int error = 0;
-    if (first || watch->first_ended)
+    if (is_to_be_read(watch, first, start)) {
         error = notes_take_at_exit(watch, !first);
+        watch->read_ns = clock_ns(CLOCK_MONOTONIC);
+        watch->reading_ns = watch->read_ns - start;
+    }
     watch->first_ended = watch->first_ended || first;
-    watch->reading_ns += clock_ns(CLOCK_MONOTONIC) - start;
     if (error < 0)
         watch_fail(watch, LOCATION_WATCH, error);
     resume(thread, PTRACE_CONT, 0);

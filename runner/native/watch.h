@@ -55,7 +55,8 @@ struct watch {
     int64_t active_cpu_ns;
     int64_t memory_now;  /* as seen by following … */
     int64_t memory_peak; /* … at its highest, or -1 */
-    int64_t reading_ns;  /* in which it stood at its exit, and we read notes */
+    int64_t read_ns;     /* when notes were read last, at an exit … */
+    int64_t reading_ns;  /* … and how long it stood there meanwhile */
     bool first_ended;    /* traced: its first thread */
     bool noted;          /* what is read when it has ended */
 };

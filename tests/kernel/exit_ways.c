@@ -64,6 +64,32 @@ static void *wait_forever(void *argument)
     }
 }
 
+static void *end_at_once(void *argument)
+{
+    return argument;
+}
+
+// For half a second. Its memory takes long to be listed.
+static void *start_threads(void *argument)
+{
+    struct timespec now, end;
+    for (int i = 0; i < 20000; i++) {
+        (void)mmap(NULL, PAGE, i % 2 ? PROT_READ : PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                   0);
+    }
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    do {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, end_at_once, NULL) == 0) {
+            pthread_join(thread, NULL);
+        }
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while (now.tv_sec * 1000000000 + now.tv_nsec <
+             end.tv_sec * 1000000000 + end.tv_nsec + 500000000);
+    exit(0);
+    return argument;
+}
+
 static void start(void *(*main)(void *))
 {
     pthread_t thread;
@@ -188,6 +214,10 @@ int main(int argc, char **argv)
         for (int i = 0; i < THREADS; i++) {
             start(i % 2 ? wait_forever : touch_later);
         }
+    } else if (strcmp(way, "many-threads") ==
+               0) { // one after another, when the first has ended
+        start(start_threads);
+        pthread_exit(NULL);
     } else if (strcmp(way, "storm") == 0) { // of stops: its tracer has no rest
         signal(SIGUSR1, on_signal);
         for (int i = 0; i < THREADS; i++) {

@@ -96,6 +96,16 @@ def test_program_that_stops_all_the_time_is_ended_by_its_limit(sandbox: Sandbox)
     assert sandbox.run(["true"], measure=["status"]).ok
 
 
+def test_program_runs_while_its_threads_memory_is_read_and_its_time_counts(
+    sandbox: Sandbox,
+) -> None:
+    """What is read at the exit of a thread is no pause in which the others stand still."""
+    result = sandbox.run(["/place/ways", "many-threads"], measure=AT_EXIT)
+    assert result.ok
+    assert result.wall_ns is not None
+    assert result.wall_ns >= 0.4e9  # of half a second: less one reading, of the last exit
+
+
 def test_limit_that_ends_a_program_leaves_its_memory_to_be_seen(sandbox: Sandbox) -> None:
     limits = Limits(wall_time=2)  # it touches its memory first, which may take a while
     result = sandbox.run(["/place/ways", "forever"], limits=limits, measure=["status"])
