@@ -131,8 +131,7 @@ static bool may_borrow(const struct plan *plan, const struct box *box,
                        const struct heard *heard)
 {
     return !meets_keeper(plan) && !steps_have(plan, OP_ptrace_me) &&
-           !steps_have(plan, OP_supervise_me) && !box->places.time_namespace &&
-           !(heard && listener_delays_exec(heard, plan));
+           !box->places.time_namespace && !(heard && listener_delays_exec(heard, plan));
 }
 
 /*

@@ -2,22 +2,17 @@
  * Supervision by ptrace. The program's filter stops the calls that have rules (RET_TRACE), no
  * other; new processes and threads are traced from their birth, through each exec. Only these
  * stops, births, execs and signals come here: a call without a rule costs nothing.
- *
- * We trace as the program's own child asked us to (PTRACE_TRACEME), since its memory before
- * the exec is a copy of ours, which nobody may attach to. Such a tracer cannot leave a process
- * in a group-stop: SIGSTOP and its like are without effect on supervised programs.
  */
 #define _GNU_SOURCE
 #include "supervise.h"
 
 #include "steps.h"
+#include "stops.h"
 #include "sys.h"
 
 #include <elf.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/ptrace.h>
-#include <sys/signalfd.h>
 #include <sys/uio.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -29,12 +24,6 @@
 #define OPTIONS                                                                               \
     (PTRACE_O_TRACESECCOMP | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | \
      PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL)
-
-/*
- * Many threads stop faster than they can be answered, and one path may lead through 40 links
- * of 2000 directories each: after so long, limits are looked at too.
- */
-#define AT_A_TIME_NS (2 * MS_NS)
 
 /* What a stop has with it: why the filter says so. Numbered as runner/supervision.py does. */
 enum { STOP_BY_RULE, STOP_BY_POLICY };
@@ -49,23 +38,9 @@ struct seccomp_stop {
     uint32_t data; /* of the newest filter that says so: it may be one of the program's own */
 };
 
-/* Have the keeper trace us, and stop until it does. */
-int op_supervise_me(const struct step *step, struct context *context)
-{
-    (void)step;
-    (void)context;
-    if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
-        return -errno;
-    return (int)sys_result(syscall(SYS_kill, (pid_t)syscall(SYS_getpid), SIGSTOP));
-}
-
 int supervise_open(struct supervisor *supervisor, const struct plan *plan, int proc)
 {
-    sigset_t child;
-    sigemptyset(&child);
-    sigaddset(&child, SIGCHLD);
     rules_init(&supervisor->rules, plan, proc);
-    supervisor->begun = false;
     supervisor->children = -1;
     for (unsigned i = 0; i < plan->count; i++) {
         const struct step *step = &plan->steps[i];
@@ -73,22 +48,18 @@ int supervise_open(struct supervisor *supervisor, const struct plan *plan, int p
             !filter_take(&supervisor->filter, supervisor->code, step->data, step->length))
             return -EINVAL;
     }
-    /* Blocked, or it is dropped; a program's own mask is set before its exec. */
-    if (sigprocmask(SIG_BLOCK, &child, NULL) < 0)
-        return -errno;
-    supervisor->children = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
-    return supervisor->children < 0 ? -errno : 0;
+    supervisor->children = stops_open();
+    return supervisor->children < 0 ? supervisor->children : 0;
+}
+
+int supervise_seize(const struct supervisor *supervisor, int sync)
+{
+    return stops_seize(supervisor->program, sync, OPTIONS);
 }
 
 void supervise_close(struct supervisor *supervisor)
 {
-    sigset_t child;
-    sigemptyset(&child);
-    sigaddset(&child, SIGCHLD);
-    if (supervisor->children < 0)
-        return;
-    close_fd(&supervisor->children);
-    (void)sigprocmask(SIG_UNBLOCK, &child, NULL);
+    stops_close(&supervisor->children);
 }
 
 /* Have the call not happen, and give this errno instead. Returns 0 or -errno. */
@@ -124,9 +95,9 @@ static int tolerate(int error)
     return error == -ESRCH ? 0 : error;
 }
 
-static int go_on(pid_t tid, int signal)
+static int go_on(pid_t tid, int status)
 {
-    return tolerate((int)sys_result(ptrace(PTRACE_CONT, tid, NULL, (void *)(intptr_t)signal)));
+    return tolerate(stops_resume(tid, status >> 8));
 }
 
 /* By our filter alone: where the program has added one that traces too, that is the newest. */
@@ -143,7 +114,7 @@ static struct decision decide(struct supervisor *supervisor, pid_t tid, const st
 }
 
 /* A call of the program's, before it happens. */
-static int on_call(struct supervisor *supervisor, pid_t tid, struct call *call,
+static int on_call(struct supervisor *supervisor, pid_t tid, int status, struct call *call,
                    struct decision *decision)
 {
     struct seccomp_stop stop = {0};
@@ -157,44 +128,13 @@ static int on_call(struct supervisor *supervisor, pid_t tid, struct call *call,
     if (decision->verdict == VERDICT_KILL)
         return 1; /* it stays stopped, until it is killed */
     int error = decision->verdict == VERDICT_ERRNO ? refuse(tid, decision->error) : 0;
-    return error < 0 ? tolerate(error) : go_on(tid, 0);
-}
-
-/* A signal is about to arrive, or a process has stopped as a group. */
-static int on_signal(struct supervisor *supervisor, pid_t tid, int signal)
-{
-    siginfo_t info;
-    if (!supervisor->begun && tid == supervisor->program) {
-        supervisor->begun = true;
-        if (ptrace(PTRACE_SETOPTIONS, tid, NULL, (void *)(intptr_t)OPTIONS) < 0)
-            return tolerate(-errno);
-        return go_on(tid, 0);
-    }
-    if (ptrace(PTRACE_GETSIGINFO, tid, NULL, &info) < 0)
-        return errno == EINVAL ? go_on(tid, 0) : tolerate(-errno); /* a group-stop */
-    bool stops = signal == SIGSTOP; /* of a new process by the kernel, or of no effect */
-    return go_on(tid, stops ? 0 : signal);
-}
-
-static int on_stop(struct supervisor *supervisor, pid_t tid, int status, struct call *call,
-                   struct decision *decision)
-{
-    switch (status >> 16) {
-    case PTRACE_EVENT_SECCOMP:
-        return on_call(supervisor, tid, call, decision);
-    case 0:
-        return on_signal(supervisor, tid, WSTOPSIG(status));
-    default:
-        return go_on(tid, 0); /* a birth, an exec */
-    }
+    return error < 0 ? tolerate(error) : go_on(tid, status);
 }
 
 int supervise(struct supervisor *supervisor, struct call *call, struct decision *decision)
 {
-    struct signalfd_siginfo signal;
-    while (read(supervisor->children, &signal, sizeof signal) > 0)
-        continue; /* many are one: what there is tells waitid */
-    const int64_t end = clock_ns(CLOCK_MONOTONIC) + AT_A_TIME_NS;
+    const int64_t end = clock_ns(CLOCK_MONOTONIC) + STOPS_AT_A_TIME_NS;
+    stops_take(supervisor->children);
     do {
         siginfo_t info = {0};
         int status;
@@ -208,10 +148,12 @@ int supervise(struct supervisor *supervisor, struct call *call, struct decision 
         /* Of a child of the program's we only take note: its parent waits for it after us. */
         if (wait4(info.si_pid, &status, WNOHANG | __WALL, NULL) <= 0 || ended)
             continue;
-        int result = on_stop(supervisor, info.si_pid, status, call, decision);
+        int result = status >> 16 == PTRACE_EVENT_SECCOMP
+                         ? on_call(supervisor, info.si_pid, status, call, decision)
+                         : go_on(info.si_pid, status); /* a birth, an exec, a signal, a stop */
         if (result != 0)
             return result;
     } while (clock_ns(CLOCK_MONOTONIC) < end);
-    (void)raise(SIGCHLD); /* come back: limits are to be looked at too */
+    stops_return();
     return 0;
 }

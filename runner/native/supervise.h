@@ -8,12 +8,14 @@ struct supervisor {
     struct filter filter; /* as the plan has it: it says why a call has stopped */
     struct instruction code[FILTER_MAX];
     pid_t program;
-    int children; /* signalfd of SIGCHLD, or -1 */
-    bool begun;   /* it has stopped for the first time, and is traced as we want */
+    int children; /* tells of stops, or -1 */
 };
 
 /* Returns 0 or -errno. Before the program is started: it inherits nothing of this. */
 int supervise_open(struct supervisor *supervisor, const struct plan *plan, int proc);
+
+/* It waits to be traced: do, and let it go on. Returns 0 or -errno. */
+int supervise_seize(const struct supervisor *supervisor, int sync);
 void supervise_close(struct supervisor *supervisor);
 
 /*

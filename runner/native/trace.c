@@ -2,55 +2,35 @@
  * The keeper as the program's tracer, for one thing: to read its /proc when it exits, while its
  * memory is still there (PTRACE_EVENT_EXIT). Only where that was asked for.
  *
- * What the program sees of it is to be as little as can be: it is seized (PTRACE_SEIZE), so
- * that stop signals stop it as ever and exec stops nobody; each signal is passed on. All its
- * threads are traced, since the memory goes with the last one, and since an exec by another
- * thread ends the first. Its child processes are not.
- *
- * Stops are told by SIGCHLD alone, not by the pidfd: it is blocked and read from a signalfd.
- * A thread that is traced stays a zombie until we have waited for it, and its process with it.
+ * All its threads are traced, since the memory goes with the last one, and since an exec by
+ * another thread ends the first. Its child processes are not. A thread that is traced stays a
+ * zombie until we have waited for it, and its process with it.
  */
 #define _GNU_SOURCE
 #include "trace.h"
 
 #include "notes.h"
+#include "stops.h"
 #include "sys.h"
 
-#include <signal.h>
 #include <sys/ptrace.h>
-#include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
-
-/* Tracees, and children that are not told of by SIGCHLD: so not init. */
-enum { STOPS_AT_A_TIME = 64 };
 
 enum { READING_SHARE = 10 }; /* reading takes at most a tenth of the time */
 
+/* Tracees, and children that are not told of by SIGCHLD: so not init. */
 #define OUR_TRACEES ((int)__WCLONE | WNOHANG)
-
-static void mask_sigchld(int how)
-{
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGCHLD);
-    (void)sigprocmask(how, &set, NULL); /* fails for no signal of its own */
-}
 
 int trace_prepare(struct watch *watch)
 {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGCHLD);
-    mask_sigchld(SIG_BLOCK);
-    watch->stops = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-    return watch->stops < 0 ? -errno : 0;
+    watch->stops = stops_open();
+    return watch->stops < 0 ? watch->stops : 0;
 }
 
-/* Fails with ESRCH if it was killed meanwhile, and goes on by itself. */
-static void resume(pid_t thread, int request, int number)
+/* All that we ask of a thread fails with ESRCH if it was killed meanwhile, and goes on. */
+static void release(pid_t thread)
 {
-    (void)ptrace(request, thread, NULL, (void *)(intptr_t)number);
+    (void)ptrace(PTRACE_DETACH, thread, NULL, NULL);
 }
 
 /*
@@ -69,7 +49,7 @@ static void release_all(void)
         if (info.si_pid == 0)
             (void)nanosleep(&pause, NULL);
         else if (info.si_code == CLD_TRAPPED)
-            resume(info.si_pid, PTRACE_DETACH, 0);
+            release(info.si_pid);
     } while (clock_ns(CLOCK_MONOTONIC) < end);
 }
 
@@ -78,18 +58,12 @@ void trace_end(struct watch *watch)
     if (watch->stops < 0)
         return;
     release_all();
-    close_fd(&watch->stops);
-    mask_sigchld(SIG_UNBLOCK);
+    stops_close(&watch->stops);
 }
 
 int trace_seize(const struct watch *watch)
 {
-    const char word = 0;
-    long options = PTRACE_O_TRACEEXIT | PTRACE_O_TRACECLONE;
-    if (ptrace(PTRACE_SEIZE, watch->program, NULL, (void *)options) < 0)
-        return -errno;
-    (void)send(watch->sync, &word, 1, MSG_NOSIGNAL); /* fails if it has died: seen at its end */
-    return 0;
+    return stops_seize(watch->program, watch->sync, PTRACE_O_TRACEEXIT | PTRACE_O_TRACECLONE);
 }
 
 /* CLONE_THREAD or not: PTRACE_O_TRACECLONE is for all that is born without SIGCHLD. */
@@ -122,25 +96,18 @@ static void on_exit(struct watch *watch, pid_t thread)
     watch->first_ended = watch->first_ended || first;
     if (error < 0)
         watch_fail(watch, LOCATION_WATCH, error);
-    resume(thread, PTRACE_CONT, 0);
 }
 
 /* `status`: the signal, and above it the event. */
 static void on_stop(struct watch *watch, pid_t thread, int status)
 {
-    const int number = status & 0xff, event = status >> 8;
-    const bool stops =
-        number == SIGSTOP || number == SIGTSTP || number == SIGTTIN || number == SIGTTOU;
+    const int event = status >> 8;
     if (event == PTRACE_EVENT_EXIT)
         on_exit(watch, thread);
-    else if (event == 0)
-        resume(thread, PTRACE_CONT, number);
-    else if (event != PTRACE_EVENT_STOP)
-        resume(thread, PTRACE_CONT, 0);
-    else if (thread != watch->program && !is_thread(watch, thread))
-        resume(thread, PTRACE_DETACH, 0);
+    if (event == PTRACE_EVENT_STOP && thread != watch->program && !is_thread(watch, thread))
+        release(thread);
     else
-        resume(thread, stops ? PTRACE_LISTEN : PTRACE_CONT, 0);
+        (void)stops_resume(thread, status);
 }
 
 /*
@@ -156,15 +123,10 @@ static bool peek(siginfo_t *info)
 
 void trace_events(struct watch *watch)
 {
-    struct signalfd_siginfo told;
+    const int64_t end = clock_ns(CLOCK_MONOTONIC) + STOPS_AT_A_TIME_NS;
     siginfo_t info;
-    while (read(watch->stops, &told, sizeof told) > 0)
-        continue;
-    for (int answered = 0; peek(&info); answered++) {
-        if (answered == STOPS_AT_A_TIME) {
-            (void)raise(SIGCHLD); /* come back: limits are to be looked at too */
-            return;
-        }
+    stops_take(watch->stops);
+    while (peek(&info)) {
         if (info.si_code == CLD_TRAPPED) {
             pid_t thread = info.si_pid;
             info.si_pid = 0;
@@ -175,5 +137,9 @@ void trace_events(struct watch *watch)
             return;
         else
             (void)wait4(info.si_pid, NULL, __WALL | WNOHANG, NULL);
+        if (clock_ns(CLOCK_MONOTONIC) > end) {
+            stops_return();
+            return;
+        }
     }
 }

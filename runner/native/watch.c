@@ -212,7 +212,8 @@ static void on_sync(struct watch *watch)
         return;
     }
     if (word == SYNC_SEIZE) {
-        int error = trace_seize(watch);
+        int error = watch->supervisor ? supervise_seize(watch->supervisor, watch->sync)
+                                      : trace_seize(watch);
         if (error < 0)
             watch_fail(watch, LOCATION_PTRACE_ME, error);
         return;

@@ -97,7 +97,7 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
 /*
  * X(name, payload, strings, fd_args): the operations. Each is one function
  * op_NAME in one of mounts.c, binds.c, paths.c, idmap.c, fresh.c, traces.c, namespaces.c,
- * hook.c, ids.c, confine.c, landlock.c, fds.c, files.c, process.c, sync.c, supervise.c,
+ * hook.c, ids.c, confine.c, landlock.c, fds.c, files.c, process.c, sync.c,
  * decide.c. payload  NONE, STRINGS (`strings` of them, 0: any number), BLOB, or STRING_BLOB
  * (strings, then bytes) fd_args  bit i: arg[i] is an index into the frame's fds, or -1
  */
@@ -173,7 +173,6 @@ enum location { LOCATION_NONE = 0, LOCATIONS(LOCATION_ENUM) LOCATION_END };
     X(landlock_path, STRINGS, 1, 0)  \
     X(landlock_port, NONE, 0, 0)     \
     X(landlock_restrict, NONE, 0, 0) \
-    X(supervise_me, NONE, 0, 0)      \
     X(rule_call, NONE, 0, 0)         \
     X(rule_path, STRINGS, 1, 0)      \
     X(rule_refuse, NONE, 0, 0)       \

@@ -58,7 +58,7 @@ def program(
     return [
         *_signals(runner),
         *_oom_score(runner),
-        *_files(runner, files, traced=traced),
+        *_files(runner, files, traced=traced or (rules is not None and not rules.by_notice)),
         *_session(runner),
         *_places(runner, cgroups),
         *_scheduling(runner),

@@ -92,19 +92,18 @@ class Op(enum.IntEnum):
     LANDLOCK_PATH = 68
     LANDLOCK_PORT = 69
     LANDLOCK_RESTRICT = 70
-    SUPERVISE_ME = 71
-    RULE_CALL = 72
-    RULE_PATH = 73
-    RULE_REFUSE = 74
-    FILE_OWNER = 75
-    FILE_IN = 76
-    FILE_OUT = 77
-    FILE_LINK = 78
-    FILE_REMOVE = 79
-    QUIET_NETWORK = 80
-    UNCHANGED = 81
-    USER_KEYRINGS = 82
-    INIT_LIMITS = 83
+    RULE_CALL = 71
+    RULE_PATH = 72
+    RULE_REFUSE = 73
+    FILE_OWNER = 74
+    FILE_IN = 75
+    FILE_OUT = 76
+    FILE_LINK = 77
+    FILE_REMOVE = 78
+    QUIET_NETWORK = 79
+    UNCHANGED = 80
+    USER_KEYRINGS = 81
+    INIT_LIMITS = 82
 
 
 class Phase(enum.IntEnum):

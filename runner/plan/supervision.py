@@ -1,4 +1,4 @@
-"""The steps of a `Supervision`: rules that the keeper reads, and the program's own part."""
+"""The steps of a `Supervision`: rules that the keeper reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def steps(rules: Rules) -> Iterator[Step]:
-    """Say the rules, which nobody executes, and have the program wait for a tracer."""
+    """Say the rules, which nobody executes."""
     yield _rule(Op.RULE_REFUSE, rules.refuse, rules.by_notice)
     for rule in rules.calls:
         key = rules.arch << 32 | rule.number
@@ -23,8 +23,6 @@ def steps(rules: Rules) -> Iterator[Step]:
         yield _rule(Op.RULE_CALL, key, int(rule.kind), rule.value, rule.where)
     for path_set, match, path in rules.paths:
         yield _rule(Op.RULE_PATH, int(path_set), int(match), path=path)
-    if not rules.by_notice:
-        yield Step(Phase.PROGRAM, Op.SUPERVISE_ME, At.PTRACE_ME)
 
 
 def _rule(op: Op, *args: int, path: str = "") -> Step:

@@ -408,12 +408,24 @@ def test_limit_holds_while_a_call_waits_for_its_decision() -> None:
             assert (result.status, result.stdout) == (Status.WALL_TIME_LIMIT, b"")
 
 
-def test_program_may_be_stopped_and_continued() -> None:
-    with Sandbox(supervision=Supervision(calls={"umask": 9}, by="notify")) as box:
-        script = (
-            "sleep 5 & kill -STOP $!; while ! grep -q '^State:.T' /proc/$!/status; do :; done"
-        )
-        assert say(box, "sh", "-c", f"{script}; kill -CONT $!; kill $!; echo on") == "on\n"
+@pytest.mark.parametrize("by", ["ptrace", "notify"])
+def test_program_may_be_stopped_and_continued(by: str) -> None:
+    """As with job control: its parent is told of the stop, and it waits for the signal."""
+    line = (
+        "import os, signal\n"
+        "child = os.fork() or os._exit(os.umask(0) and signal.pause())\n"
+        "told = lambda: os.waitpid(child, os.WUNTRACED | os.WCONTINUED)[1]\n"
+        "for _ in range(2):\n"
+        "    os.kill(child, signal.SIGSTOP); status = told()\n"
+        "    print(os.WIFSTOPPED(status) and os.WSTOPSIG(status) == signal.SIGSTOP)\n"
+        "    print(open(f'/proc/{child}/stat').read().split()[2])\n"
+        "    os.kill(child, signal.SIGCONT); print(os.WIFCONTINUED(told()))\n"
+        "os.kill(child, 15); print(os.WTERMSIG(told()))"
+    )
+    with Sandbox(supervision=Supervision(calls={"umask": 9}, by=by)) as box:
+        said = say(box, PYTHON, "-IS", "-c", line)
+    stopped = "t" if by == "ptrace" else "T"
+    assert said == f"True\n{stopped}\nTrue\n" * 2 + "15\n"
 
 
 def test_policy_still_ends_what_it_ended() -> None:
@@ -471,7 +483,9 @@ def test_supervision_by_notify_needs_a_sandbox_whose_keeper_shares_its_fds() -> 
     ("field", "fields", "limits"),
     [
         ("Runner.landlock", {"landlock": Landlock(read=["/"], execute=["/"])}, {}),
-        ("Limits.devices", {}, {"devices": [DeviceAccess("c 1:3")]}),
+        pytest.param(
+            "Limits.devices", {}, {"devices": [DeviceAccess("c 1:3")]}, marks=pytest.mark.cgroup
+        ),
     ],
 )
 def test_what_does_not_hold_for_the_keeper_is_refused_where_it_opens(
@@ -488,5 +502,5 @@ def test_what_does_not_hold_for_the_keeper_is_refused_where_it_opens(
         with pytest.raises(ConfigError, match=f"^{field}: .* keeper, which opens files"):
             run(wanted)
     for wanted in (Supervision(read=("/",)), Supervision(calls={"umask": 9}, by="notify")):
-        with contextlib.suppress(HostError):  # no cgroups, or no Landlock
+        with contextlib.suppress(HostError):  # no Landlock, or no controller
             run(wanted)
