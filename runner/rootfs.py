@@ -113,9 +113,10 @@ def can_be_put_back(mounts: Sequence[Mount], *, keep_files: bool) -> bool:
     return keep_files or not any(
         mount.target.startswith(fresh)
         or (mount.fresh and mount.target.startswith(writable))
-        # What is written there is not found and replaced.
+        # What is written there is not found and replaced; nor what was looked at in sysfs,
+        # whose files have the time of that, and which no user namespace may remount.
         or mount.ephemeral
-        or mount.kind is MountKind.MQUEUE
+        or mount.kind in {MountKind.MQUEUE, MountKind.SYSFS}
         or (mount.kind is MountKind.DEV and not mount.readonly)
         for mount in mounts
     )

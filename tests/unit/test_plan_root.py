@@ -391,6 +391,7 @@ def test_sandbox_is_built_anew_where_a_run_could_leave_something() -> None:
     for mount in (
         Mount.overlay("/o", lower=["/l"], ephemeral=True),
         Mount.mqueue(),
+        Mount.sysfs(),
         Mount.dev(readonly=False),
     ):
         assert not can_be_put_back([*kept, mount])
