@@ -53,7 +53,7 @@ struct sysv_traces {
 };
 
 /* What a network namespace has counted, and the files that tell; see traces.c. */
-enum { TRACES_NET = 5, TRACES_TEXT = 16384 };
+enum { TRACES_NET = 6, TRACES_TEXT = 16384 };
 
 struct net_text {
     ssize_t size;

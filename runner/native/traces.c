@@ -31,11 +31,15 @@ enum {
 /*
  * Of the network namespace: how many sockets there are, and what was counted since it
  * was made, by protocol. A program without any network still counts what it sends
- * (OutNoRoutes), and in netstat what of MPTCP it only tries. Labels of IPv6 flows stay
- * for up to a minute after their socket, with an address that need not exist.
+ * (OutNoRoutes), and in netstat what of MPTCP it only tries; of which protocols has those
+ * sockets for ever that have listened twice. Labels of IPv6 flows stay for up to a minute
+ * after their socket, with an address that need not exist.
  */
-static const char *const counters[TRACES_NET] = {"sockstat", "snmp", "snmp6", "netstat",
-                                                 "ip6_flowlabel"};
+enum net_file { SOCKSTAT, SNMP, SNMP6, NETSTAT, PROTOCOLS, FLOW_LABELS };
+static const char *const counters[TRACES_NET] = {
+    [SOCKSTAT] = "sockstat", [SNMP] = "snmp",           [SNMP6] = "snmp6",
+    [NETSTAT] = "netstat",   [PROTOCOLS] = "protocols", [FLOW_LABELS] = "ip6_flowlabel",
+};
 
 /* Through the directory of our own process, which shows the namespace that we are in. */
 static int open_counters(struct net_traces *net)
@@ -49,20 +53,40 @@ static int open_counters(struct net_traces *net)
     return 0;
 }
 
-/* The first line of sockstat is of the namespace, and the others of the whole host. */
-static int read_counters(int file, bool first_line, struct net_text *text)
+/*
+ * What is of the namespace, and not of the whole host: the first line of sockstat; of each
+ * line of protocols the name, the size and the number of sockets. Returns its size.
+ */
+static ssize_t own_part(enum net_file what, char *bytes, ssize_t size)
+{
+    const char *end = memchr(bytes, '\n', (size_t)size);
+    ssize_t kept = 0;
+    int word = 0;
+    if (what == SOCKSTAT && end)
+        return end - bytes;
+    if (what != PROTOCOLS)
+        return size;
+    for (ssize_t at = 0; at < size; at++) {
+        const char before = at ? bytes[at - 1] : '\n';
+        word = before == '\n' ? 1 : word + (before == ' ' && bytes[at] != ' ');
+        if (word <= 3)
+            bytes[kept++] = bytes[at];
+    }
+    return kept;
+}
+
+static int read_counters(const struct net_traces *net, enum net_file what,
+                         struct net_text *text)
 {
     text->size = 0;
-    if (file < 0)
+    if (net->file[what] < 0)
         return 0;
-    text->size = pread(file, text->bytes, sizeof text->bytes, 0);
+    text->size = pread(net->file[what], text->bytes, sizeof text->bytes, 0);
     if (text->size < 0)
         return -errno;
     if (text->size == sizeof text->bytes)
         return -EOVERFLOW; /* what is not read cannot be compared */
-    const char *end = first_line ? memchr(text->bytes, '\n', (size_t)text->size) : NULL;
-    if (end)
-        text->size = end - text->bytes;
+    text->size = own_part(what, text->bytes, text->size);
     return 0;
 }
 
@@ -70,18 +94,18 @@ static int read_counters(int file, bool first_line, struct net_text *text)
  * A socket that only a message in itself holds, or io_uring's, is freed by a worker of
  * the kernel's, a little after the process that had it has ended.
  */
-static int compare_counters(const struct net_traces *net, int i)
+static int compare_counters(const struct net_traces *net, enum net_file what)
 {
     static struct net_text now;
     const struct timespec pause = timespec_of(MS_NS);
-    for (int tries = 0; tries < (i == 0 ? GC_TRIES : 1); tries++) {
-        int error = read_counters(net->file[i], i == 0, &now);
+    for (int tries = 0; tries < (what == SOCKSTAT ? GC_TRIES : 1); tries++) {
+        int error = read_counters(net, what, &now);
         if (error < 0)
             return error;
-        if (now.size == net->text[i].size &&
-            memcmp(now.bytes, net->text[i].bytes, (size_t)now.size) == 0)
+        if (now.size == net->text[what].size &&
+            memcmp(now.bytes, net->text[what].bytes, (size_t)now.size) == 0)
             return 0;
-        if (i == 0)
+        if (what == SOCKSTAT)
             (void)nanosleep(&pause, NULL);
     }
     return -ESTALE;
@@ -99,8 +123,8 @@ int op_quiet_network(const struct step *step, struct context *context)
     }
     int error = net->directory < 0 ? 0 : open_counters(net);
     for (int i = 0; error == 0 && i < TRACES_NET; i++) {
-        error = net->recorded ? compare_counters(net, i)
-                              : read_counters(net->file[i], i == 0, &net->text[i]);
+        error = net->recorded ? compare_counters(net, (enum net_file)i)
+                              : read_counters(net, (enum net_file)i, &net->text[i]);
     }
     net->recorded = true;
     return error;

@@ -337,6 +337,17 @@ print(*{tried(connect) for _ in range(42)})
         NET,
         "left|EPROTONOSUPPORT|ENOPROTOOPT",  # a kernel without it
     ),
+    "sockets that are counted for ever": Channel(
+        """
+def listen():
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262) as one:
+        one.listen(); one.listen()
+    return 'left'
+print(*{tried(listen) for _ in range(42)})
+""",
+        "print([line.split()[2] for line in open('/proc/self/net/protocols')])",
+        "left|EPROTONOSUPPORT|ENOPROTOOPT",
+    ),
     "labels of IPv6 flows": Channel(
         """
 with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as one:
