@@ -6,7 +6,7 @@ posix_spawn shares its memory until exec, so the price does not grow with it.
 
 from __future__ import annotations
 
-import _socket as socket  # without what the other module adds: enums and selectors, 2 ms
+import _socket as socket  # what the other adds, enums and selectors, takes long to import
 import array
 import contextlib
 import fcntl
