@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import fnmatch
+import os
+from collections.abc import Mapping, Sequence
+from typing import Final
+
 from runner.config import Limits
+from runner.config.files import FileOut
 from runner.errors import HostError
-from runner.judge.box import Box, StepError
+from runner.files import Artefact, ArtefactCache
 from runner.judge.languages import Language
-from runner.judge.workspace import ArtefactError, Workspace
+from runner.judge.sandboxes import Lent, Sandboxes, StepError
 from runner.result import Result, Status
 from runner.units import KiB, format_size
 
-MAX_MESSAGE_BYTES = 64 * KiB
+MAX_MESSAGE_BYTES: Final = 64 * KiB
+MAX_ARTEFACTS: Final = 1000
+_LIMITS: Final = Limits(cpu_time=5.0, wall_time=20.0, processes=8)  # to list, and to do nothing
 
 
 class CompileError(Exception):
     """The source does not compile; the text is for its author."""
 
 
-def compile_source(box: Box, workspace: Workspace, language: Language, source: bytes) -> None:
-    """Compile into `workspace.run`.
+def compile_source(
+    sandboxes: Sandboxes, language: Language, source: bytes
+) -> Mapping[str, Artefact]:
+    """Compile, and give what the program needs, by the names of files.
 
     Raises CompileError, StepError for what we could not do, JudgingCancelled.
     """
@@ -26,14 +36,17 @@ def compile_source(box: Box, workspace: Workspace, language: Language, source: b
     if missing:
         lack = HostError(f"{language.name}: no {', '.join(missing)} here", language.remedy)
         raise StepError("compile", lack)
-    workspace.put_source(language.source, source)
+    return sandboxes.compiling(lambda lent: _compile(lent, language, source))
+
+
+def _compile(lent: Lent, language: Language, source: bytes) -> Mapping[str, Artefact]:
     limits = language.compile_limits.to_limits()
-    result = box.run(
-        "compile",
+    result = lent.run(
         language.compile,
         limits=limits,
         env=language.environment,
         capture_limit=MAX_MESSAGE_BYTES,
+        files_in={language.source: source},
     )
     if result.status is Status.DISALLOWED_SYSCALL:
         call = result.violation or "what it calls"
@@ -41,10 +54,48 @@ def compile_source(box: Box, workspace: Workspace, language: Language, source: b
         raise StepError("compile", lack)
     if not result.ok:
         raise CompileError(_message(result, limits))
-    try:
-        workspace.collect(language.artefacts)
-    except ArtefactError as error:
-        raise CompileError(str(error)) from error
+    names = _list(lent, language)
+    return _take(lent, names, limits)
+
+
+def _list(lent: Lent, language: Language) -> Sequence[str]:
+    """Find what the compiler has left; the names are its author's, and only data here."""
+    listed = lent.run(
+        ["ls", "-A"],
+        limits=_LIMITS,
+        env=language.environment,
+        capture_limit=MAX_ARTEFACTS * KiB,
+    )
+    if not listed.ok:
+        raise CompileError(f"what the compiler left cannot be listed: {listed.status.value}")
+    found = set(os.fsdecode(listed.stdout).split("\n"))
+    names = sorted(name for name in found if _matches(name, language.artefacts))
+    if not names:
+        raise CompileError(f"the compiler left no {' or '.join(language.artefacts)}")
+    if len(names) > MAX_ARTEFACTS or listed.stdout_truncated:
+        raise CompileError(f"the compiler left more files than {MAX_ARTEFACTS}")
+    return names
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _take(lent: Lent, names: Sequence[str], limits: Limits) -> Mapping[str, Artefact]:
+    """Take them out: no link is followed, no fifo waited for, no size believed.
+
+    All together they are no larger than the place in which the compiler had to leave them.
+    """
+    with ArtefactCache() as cache:
+        largest = limits.disk or 0
+        wanted = [FileOut(name, largest, store=cache) for name in names]
+        result = lent.run(["true"], limits=_LIMITS, files_out=wanted)
+    artefacts = {}
+    for name, file in result.files.items():
+        if not isinstance(file.artefact, Artefact):
+            raise CompileError(f"{name}: {file.why or 'it is too large'}")
+        artefacts[name] = file.artefact
+    return artefacts
 
 
 def _message(result: Result, limits: Limits) -> str:
@@ -55,6 +106,7 @@ def _message(result: Result, limits: Limits) -> str:
         Status.WALL_TIME_LIMIT: f"the compiler took more than {limits.wall_time} s",
         Status.MEMORY_LIMIT: f"the compiler took more than {format_size(limits.memory or 0)}",
         Status.OUTPUT_LIMIT: f"the compiler wrote more than {format_size(limits.output or 0)}",
+        Status.DISK_LIMIT: f"the compiler wrote more than {format_size(limits.disk or 0)}",
         Status.PROCESS_LIMIT: f"the compiler started more than {limits.processes} processes",
     }
     said = result.stderr + result.stdout

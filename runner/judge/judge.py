@@ -1,36 +1,29 @@
-"""One submission at a time: compile once, run every test, check, give a verdict.
+"""A submission: compile once, run every test, check, give a verdict.
 
 The compiler has a sandbox and the program another, so that what a submission does while it is
-compiled is out of the program's reach, and the other way round. The program gets a test's input
-as its stdin and nothing else: answers and other inputs are never mounted.
+compiled is out of the program's reach, and the other way round; what goes from the one to the
+other nobody can change. The program gets a test's input as its stdin and nothing else: answers
+and other inputs are never mounted.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
-from runner.config import Mount
+from runner.files import Artefact
 from runner.judge import languages, verdict
-from runner.judge.box import Box, SandboxLike, StepError
 from runner.judge.compile import CompileError, compile_source
 from runner.judge.languages import Language
 from runner.judge.messages import CaseResult, Submission, SubmissionResult
 from runner.judge.problem import Case, Problem
+from runner.judge.sandboxes import Lent, MakePool, Sandboxes, StepError
 from runner.judge.verdict import Verdict
-from runner.judge.workspace import Workspace
+from runner.memfd import sealed_copy
+from runner.pool import SandboxPool
 from runner.result import Result
-from runner.sandbox import Sandbox
-
-BOX: Final = "/box"
-
-
-class MakeSandbox(Protocol):
-    """The constructor of `runner.sandbox.Sandbox`, as far as it is used."""
-
-    def __call__(self, *, mounts: list[Mount], work_dir: str) -> SandboxLike: ...
-
 
 OnTest = Callable[[CaseResult], None]
 
@@ -40,26 +33,17 @@ def ignore_test(_: CaseResult) -> None:
 
 
 class Judge:
-    """Owns the sandboxes and directories of one worker.
-
-    `cancel` may be called from any thread, all else from one at a time.
-    """
+    """Judges for so many workers at a time, in threads of theirs; owns the sandboxes."""
 
     def __init__(
         self,
+        workers: int = 1,
         *,
         known_languages: Mapping[str, Language] | None = None,
-        make_sandbox: MakeSandbox = Sandbox,
+        make_pool: MakePool = SandboxPool,
     ) -> None:
         self._languages: Final = known_languages or languages.load()
-        self._workspace: Final = Workspace()
-
-        def box(directory: Path, *, readonly: bool) -> Box:
-            mount = Mount.bind(str(directory), BOX, readonly=readonly)
-            return Box(lambda: make_sandbox(mounts=[mount], work_dir=BOX))
-
-        self._compiler: Final = box(self._workspace.build, readonly=False)
-        self._program: Final = box(self._workspace.run, readonly=True)
+        self._sandboxes: Final = Sandboxes(workers, make_pool)
 
     def judge(
         self,
@@ -76,57 +60,39 @@ class Judge:
         """
         language = languages.find(self._languages, submission.language)
         try:
-            compile_source(self._compiler, self._workspace, language, submission.code)
+            program = compile_source(self._sandboxes, language, submission.code)
         except CompileError as error:
             return _summary(submission, problem, [], Verdict.CE, message=str(error))
         except StepError as error:
             return failure(submission, problem, error)
         done: list[CaseResult] = []
+        enforced: Mapping[str, str | None] = {}
         for case in problem.cases:
             try:
-                result = self._run_case(submission.id, problem, case, language)
+                ran = self._sandboxes.running(
+                    f"test {case.name}",
+                    language.policy,
+                    functools.partial(_run, problem, case, language, program),
+                )
             except StepError as error:
                 on_test(_failed_case(submission.id, case, error))
                 return failure(submission, problem, error, done)
+            enforced = ran.enforced
+            result = _judge_run(submission.id, problem, case, language, ran)
             done.append(result)
             on_test(result)
             if result.verdict is not Verdict.AC and not all_tests:
                 break
-        self._workspace.clear()
         failed = (result.verdict for result in done if result.verdict is not Verdict.AC)
-        enforced = self._program.enforced
         return _summary(submission, problem, done, next(failed, Verdict.AC), enforced=enforced)
 
     def cancel(self) -> None:
-        """End the judging in progress, for good; see Box.cancel for when to call again."""
-        self._compiler.cancel()
-        self._program.cancel()
+        """End all judging in progress, and refuse what is to come."""
+        self._sandboxes.cancel()
 
     def close(self) -> None:
-        """Close the sandboxes and remove the directories; idempotent."""
-        self._compiler.close()
-        self._program.close()
-        self._workspace.close()
-
-    def _run_case(
-        self, submission_id: str, problem: Problem, case: Case, language: Language
-    ) -> CaseResult:
-        limits = language.run_limits(problem)
-        result = self._program.run(
-            f"test {case.name}",
-            language.run_args(problem),
-            limits=limits,
-            env=language.environment,
-            capture_limit=problem.output_limit,
-            stdin=case.input,
-        )
-        found = verdict.of_run(result, limits, out_of_memory=language.out_of_memory)
-        feedback = verdict.explain(result)
-        if found is None:
-            with case.answer.open("rb") as answer:
-                outcome = problem.checker(answer, result.stdout)
-            found, feedback = verdict.of_check(outcome), outcome.feedback
-        return _case_result(submission_id, case, result, found, feedback=feedback)
+        """End the sandboxes; idempotent."""
+        self._sandboxes.close()
 
 
 def failure(
@@ -176,9 +142,45 @@ def _largest(figures: Iterable[int | None]) -> int | None:
     return max((figure for figure in figures if figure is not None), default=None)
 
 
-def _case_result(
-    submission_id: str, case: Case, result: Result, found: Verdict, *, feedback: str
+def _run(
+    problem: Problem,
+    case: Case,
+    language: Language,
+    program: Mapping[str, Artefact],
+    lent: Lent,
+) -> Result:
+    """Run a test, on a copy of its input that nobody can change and that is at its start.
+
+    Opening /proc/self/fd/0 reaches the very file that stdin is, whatever is mounted (proc(5)):
+    a program that runs as our own user could rewrite a test's input for all who come after it.
+    """
+    with case.input.open("rb", buffering=0) as source:
+        stdin = sealed_copy(case.name, source.fileno())
+    others = {name: file for name, file in program.items() if name != language.executes}
+    try:
+        return lent.run(
+            language.run_args(problem),
+            limits=language.run_limits(problem),
+            env=language.environment,
+            capture_limit=problem.output_limit,
+            stdin=stdin,
+            exec_file=program.get(language.executes),
+            files_in=others,
+        )
+    finally:
+        os.close(stdin)
+
+
+def _judge_run(
+    submission_id: str, problem: Problem, case: Case, language: Language, result: Result
 ) -> CaseResult:
+    limits = language.run_limits(problem)
+    found = verdict.of_run(result, limits, out_of_memory=language.out_of_memory)
+    feedback = verdict.explain(result)
+    if found is None:
+        with case.answer.open("rb") as answer:
+            outcome = problem.checker(answer, result.stdout)
+        found, feedback = verdict.of_check(outcome), outcome.feedback
     return CaseResult(
         id=submission_id,
         test=case.name,

@@ -24,12 +24,16 @@ BASE_ENV: Final[Mapping[str, str]] = {"PATH": PATH, "HOME": "/tmp", "LANG": "C.U
 
 
 class CompileLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the compiler may use; `output` is also the largest file that it may write."""
+    """What the compiler may use; `output` is also the largest file that it may write.
+
+    `disk` is what all its files may have; they lie in memory, and count for `memory` too.
+    """
 
     cpu_time: float = 10.0
     wall_time: float = 30.0
     memory: str = "512M"
     output: str = "64M"
+    disk: str = "256M"
     processes: int = 32
 
     def to_limits(self) -> Limits:
@@ -39,6 +43,7 @@ class CompileLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             wall_time=self.wall_time,
             memory=parse_size(self.memory),
             output=parse_size(self.output),
+            disk=parse_size(self.disk),
             processes=self.processes,
         )
 
@@ -46,11 +51,13 @@ class CompileLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class Language(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One table of languages.toml.
 
-    source         what the source file is called in the build directory
+    source         what the source file is called
     programs       what must be installed, and `remedy` how to get it
-    compile, run   commands, with the build or the run directory as working directory;
+    compile, run   commands, in a directory with the source, or with the artefacts;
                    {memory_mib} in `run` is the problem's memory limit in MiB
     artefacts      patterns of the files that the compile step leaves and the program needs
+    executes       which of them is what `run` runs, by an fd: it is no file then
+    policy         which system calls the program may make
     env            on top of BASE_ENV
     time_factor, time_add, memory_add   what a limit of the problem is for this language
     processes      processes and threads at a time
@@ -65,6 +72,8 @@ class Language(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     compile: list[str]
     artefacts: list[str]
     run: list[str]
+    policy: str
+    executes: str = ""
     env: dict[str, str] = {}
     time_factor: float = 1.0
     time_add: float = 0.0

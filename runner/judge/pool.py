@@ -1,27 +1,23 @@
 """The pool: submissions go in, threads judge them, messages come out.
 
-Each worker is a thread with its own sandboxes and, where there are enough, its own core: while
-a program runs, its thread waits in the kernel without the GIL. Between whoever submits and the
-workers is a bounded queue: a full one makes the former wait. Messages go to one function, which
-is called by one thread at a time; until it returns that worker waits too, so a slow reader
-slows the whole, and nothing piles up.
+Each worker is a thread: while a program runs, it waits in the kernel without the GIL. All share
+one judge, and its sandboxes. Between whoever submits and the workers is a bounded queue: a full
+one makes the former wait. Messages go to one function, which is called by one thread at a time;
+until it returns that worker waits too, so a slow reader slows the whole, and nothing piles up.
 """
 
 from __future__ import annotations
 
 import collections
-import os
 import threading
 from collections.abc import Callable
 from typing import Final
 
 from runner.errors import ConfigError
-from runner.judge.box import JudgingCancelled
 from runner.judge.jobs import Job
 from runner.judge.judge import Judge, failure
 from runner.judge.messages import Cancelled, Output
-
-_CANCEL_AGAIN_S: Final = 0.05
+from runner.judge.sandboxes import JudgingCancelled
 
 
 class Busy(Exception):  # noqa: N818 (a state, no error)
@@ -46,7 +42,7 @@ class Pool:
         *,
         all_tests: bool = False,
         queue_size: int | None = None,
-        make_judge: Callable[[], Judge] = Judge,
+        make_judge: Callable[[int], Judge] = Judge,
     ) -> None:
         if workers < 1:
             raise ConfigError(f"workers: {workers!r}: a pool has at least one")
@@ -55,19 +51,14 @@ class Pool:
         self._on_message: Final = on_message
         self._all_tests: Final = all_tests
         self._queue_size: Final = queue_size or 2 * workers
-        self._make_judge: Final = make_judge
         self._emitting: Final = threading.Lock()
         self._changed: Final = threading.Condition()  # guards all below
         self._waiting: Final[collections.deque[Job]] = collections.deque()
-        self._judges: Final[set[Judge]] = set()
         self._closed = False
         self._failure: Exception | None = None
-        cores = sorted(os.sched_getaffinity(0))
-        pinned = len(cores) >= workers
-        self._threads: Final = [
-            threading.Thread(target=self._work, args=(cores[i] if pinned else None,))
-            for i in range(workers)
-        ]
+        self._working = workers
+        self._judge: Final = make_judge(workers)
+        self._threads: Final = [threading.Thread(target=self._work) for _ in range(workers)]
         for thread in self._threads:
             thread.start()
 
@@ -115,13 +106,9 @@ class Pool:
     def cancel(self) -> None:
         """Drop, end what runs, and wait for the workers to be gone."""
         self.drop()
+        self._judge.cancel()
         for thread in self._threads:
-            while thread.is_alive():
-                with self._changed:
-                    running = list(self._judges)
-                for one in running:
-                    one.cancel()  # again and again: it misses a run that is about to start
-                thread.join(_CANCEL_AGAIN_S)
+            thread.join()
 
     def join(self) -> None:
         """Wait until the pool is closed and its workers are gone; raises what broke it."""
@@ -146,46 +133,26 @@ class Pool:
             self._waiting.clear()
         self.close()
 
-    def _work(self, core: int | None) -> None:
+    def _work(self) -> None:
         try:
-            if core is not None:
-                os.sched_setaffinity(0, {core})  # of this thread; its sandboxes inherit it
-            self._judge_all()
-        except Exception as error:  # noqa: BLE001 (it is raised again by join)
-            self._fail(error)
+            while job := self._take():
+                self.emit(self._judged(job))
+        finally:
+            with self._changed:
+                self._working -= 1
+                is_last = self._working == 0
+            if is_last:
+                self._judge.close()
 
-    def _judge_all(self) -> None:
-        one: Judge | None = None
-        while job := self._take():
-            try:
-                one = one or self._add_judge()
-                self.emit(self._judge(one, job))
-            except Exception as error:  # noqa: BLE001, PERF203 (all of them: ours, so IE)
-                self.emit(failure(job.submission, job.problem, error))
-                self._remove_judge(one)
-                one = None
-        self._remove_judge(one)
-
-    def _judge(self, one: Judge, job: Job) -> Output:
+    def _judged(self, job: Job) -> Output:
         try:
-            return one.judge(
+            return self._judge.judge(
                 job.submission, job.problem, all_tests=self._all_tests, on_test=self.emit
             )
         except JudgingCancelled:
             return cancelled(job)
-
-    def _add_judge(self) -> Judge:
-        one = self._make_judge()
-        with self._changed:
-            self._judges.add(one)
-        return one
-
-    def _remove_judge(self, one: Judge | None) -> None:
-        if one is None:
-            return
-        with self._changed:
-            self._judges.discard(one)
-        one.close()
+        except Exception as error:  # noqa: BLE001 (all of them: ours, so IE)
+            return failure(job.submission, job.problem, error)
 
 
 def cancelled(job: Job) -> Cancelled:

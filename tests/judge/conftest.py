@@ -1,4 +1,4 @@
-"""A fake sandbox that plays a script, and small problem folders."""
+"""A fake pool of sandboxes that plays a script, and small problem folders."""
 
 from __future__ import annotations
 
@@ -9,52 +9,84 @@ from typing import Any
 
 import pytest
 
-from runner.config import Mount
+from runner.errors import PoolClosed
+from runner.files import Artefact
 from runner.judge import languages
 from runner.judge import problem as problems
 from runner.judge.messages import Submission
-from runner.result import Result, Status
+from runner.result import FileState, OutFile, Result, Status
 
 OK = Result(status=Status.OK, exit_code=0, cpu_ns=1000, wall_ns=2000, memory_bytes=4096)
 
 
-class FakeSandbox:
-    """Plays one entry of the script for each run: a Result, an exception, or a function."""
+class FakePool:
+    """Lends itself, and plays one entry of the script for each run of compiler or program.
 
-    def __init__(self, script: list[Any], log: list[str], mounts: Sequence[Mount]) -> None:
+    An entry is a Result, an exception, or a function of the fake. `left` is what a compiler
+    leaves that ends well.
+    """
+
+    def __init__(self, script: list[Any], log: list[str], *, policy: str, fresh: str) -> None:
         self._script = script
         self._log = log
-        self._writable = next((m.source for m in mounts if not m.readonly), None)
-        log.append("made")
+        self._compiles = fresh == "submission"
+        self.policy = policy
+        self.left = {"main": OutFile("main", FileState.OK, artefact=Artefact(b"program"))}
+        self.listed: Result | None = None
+        self.closed = False
 
-    def run(self, args: Sequence[str], *, stdin: int | None, **_: object) -> Result:
-        assert args
-        step = "run" if self._writable is None else "compile"
-        self._log.append(f"{step} {os.read(stdin, 100).decode()}".strip() if stdin else step)
+    def acquire(self) -> FakePool:
+        if self.closed:
+            raise PoolClosed("closed")
+        return self
+
+    def run(self, args: Sequence[str], **options: Any) -> Result:  # noqa: ANN401 - those of a run
+        if self.closed:
+            raise PoolClosed("closed")
+        if args == ["ls", "-A"]:
+            names = "".join(f"{name}\n" for name in ["main.fake", *self.left])
+            return self.listed or Result(
+                status=Status.OK, exit_code=0, stdout=names.encode(errors="surrogateescape")
+            )
+        if args == ["true"]:
+            wanted = [file.name for file in options["files_out"]]
+            return OK._replace(files={name: self.left[name] for name in wanted})
+        if self._compiles:
+            assert options["files_in"] == {"main.fake": b"x"}
+            self._log.append("compile")
+        else:
+            assert options["exec_file"].read() == b"program"
+            assert options["files_in"] == {}
+            self._log.append(f"run {os.read(options['stdin'], 100).decode()}")
         entry = self._script.pop(0) if self._script else OK
         if callable(entry):
             entry = entry(self)
         if isinstance(entry, Exception):
             raise entry
-        if self._writable is not None and entry.ok:
-            Path(self._writable, "main").write_bytes(b"program")
         return entry
 
-    def cancel(self) -> None:
-        self._log.append("cancelled")
+    def reset(self) -> None:
+        assert self._compiles
+        self._log.append("reset")
 
-    def close(self) -> None:
-        self._log.append("closed")
+    def release(self) -> None:
+        pass
+
+    def close(self, *, wait: bool = True) -> None:
+        if not self.closed:
+            self._log.append("closed" if wait else "cancelled")
+        self.closed = True
 
 
 @pytest.fixture
 def fake() -> Callable[..., Any]:
-    """Give a constructor of sandboxes that share one script and one log."""
+    """Give a constructor of pools that share one script and one log."""
 
-    def prepare(script: list[Any], log: list[str]) -> Callable[..., FakeSandbox]:
-        def make(*, mounts: Sequence[Mount], work_dir: str) -> FakeSandbox:
-            assert work_dir == "/box"
-            return FakeSandbox(script, log, mounts)
+    def prepare(script: list[Any], log: list[str]) -> Callable[..., FakePool]:
+        def make(size: int, *, max_runs: None, policy: str, fresh: str) -> FakePool:
+            assert (size, max_runs) == (1, None)
+            log.append(f"made {policy}")
+            return FakePool(script, log, policy=policy, fresh=fresh)
 
         return make
 
@@ -72,7 +104,9 @@ def fake_languages() -> Mapping[str, languages.Language]:
         remedy="apt install dash",
         compile=["sh"],
         artefacts=["main"],
+        executes="main",
         run=["./main"],
+        policy="strict",
         out_of_memory="heap is full",
     )
     return {"fake": shell}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import worker
@@ -97,6 +98,20 @@ FEEDBACK = {
 }
 
 
+C_EXEC = """
+#include <errno.h>
+#include <unistd.h>
+int main(void) { execl("/bin/true", "true", (char *)0); return errno; }
+"""
+JAVA_PROCESS = """
+public class Main {
+    public static void main(String[] a) {
+        try { new ProcessBuilder("true").start(); }
+        catch (java.io.IOException e) { System.err.println(e.getMessage()); System.exit(1); }
+    }
+}"""
+
+
 class Bench:
     """A judge as a worker has it, and the results of its last tests."""
 
@@ -185,7 +200,7 @@ import os, sys
 for name in ["data/01.ans", "data/02.in", "problem.toml", "", ".."]:
     assert not os.path.exists(os.path.join({str(problem.folder)!r}, name)), name
 assert sorted(os.listdir("/proc/self/fd")) == ["0", "1", "2", "3"]  # 3 is the listing's own
-assert (os.getcwd(), os.listdir(".")) == ("/box", ["main.py"])
+assert (os.getcwd(), os.listdir(".")) == ("/tmp", ["main.py"])
 print(sum(map(int, sys.stdin.read().split())))
 """
     assert bench(problem, "python", source).verdict is Verdict.AC
@@ -219,12 +234,13 @@ print(sum(map(int, text.split())))
     assert bench(problem, "python", source).verdict is Verdict.AC
 
 
-def test_program_cannot_write_where_it_runs_nor_keep_files(
-    bench: Bench, problem: Problem
+@pytest.mark.parametrize("language", ["python", "c"])
+def test_program_may_write_to_its_own_tmp_alone_and_keeps_nothing(
+    bench: Bench, problem: Problem, language: str
 ) -> None:
-    source = """
+    python = """
 import os
-for path in ["/box/new", "/box/main.py", "/etc/new", "/usr/new"]:
+for path in ["/new", "/etc/new", "/usr/new"]:
     try:
         open(path, "a")
     except OSError:
@@ -232,9 +248,126 @@ for path in ["/box/new", "/box/main.py", "/etc/new", "/usr/new"]:
     raise SystemExit(f"wrote {path}")
 assert not os.path.exists("/tmp/kept")
 open("/tmp/kept", "w").close()
+open("main.py", "w").write("raise SystemExit(1)")
 print(sum(map(int, input().split())))
 """
-    assert bench(problem, "python", source).verdict is Verdict.AC
+    c = """
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+int main(void)
+{
+    int a, b;
+    /* Its file is shared by all tests: it can neither be written to nor made useless. */
+    if (open("/proc/self/exe", O_WRONLY | O_TRUNC) >= 0 || access("/tmp/kept", F_OK) == 0)
+        return 1;
+    chmod("/proc/self/exe", 0);
+    close(open("/tmp/kept", O_CREAT, 0600));
+    scanf("%d %d", &a, &b);
+    printf("%d\\n", a + b);
+}
+"""
+    source = {"python": python, "c": c}[language]
+    result = bench(problem, language, source)
+    assert (result.verdict, result.tests_run) == (Verdict.AC, 2)
+    assert bench(problem, language, source).verdict is Verdict.AC
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "feedback"),
+    [
+        ("c", C_EXEC, "exit code 1"),  # EPERM
+        ("cpp", '#include <cstdlib>\nint main() { return system("true") ? 9 : 0; }', "code 9"),
+        (
+            "python",
+            "import os\nos.fork()",
+            "PermissionError: [Errno 1] Operation not permitted",
+        ),
+        ("java", JAVA_PROCESS, 'exit code 1: Cannot run program "true"'),
+    ],
+)
+def test_program_starts_no_other_program_of_the_system(
+    bench: Bench, problem: Problem, language: str, source: str, feedback: str
+) -> None:
+    result = bench(problem, language, source)
+    assert result.verdict is Verdict.RTE
+    assert feedback in bench.tests[-1].feedback
+
+
+def test_program_in_c_may_have_threads_and_children(bench: Bench, problem: Problem) -> None:
+    source = """
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static void *sum(void *of) { int *n = of; n[0] += n[1]; return 0; }
+int main(void)
+{
+    int n[2], status;
+    pthread_t thread;
+    scanf("%d %d", n, n + 1);
+    pthread_create(&thread, 0, sum, n);
+    pthread_join(thread, 0);
+    if (fork() == 0)
+        return printf("%d\\n", n[0]) < 0;
+    return wait(&status) < 0;
+}
+"""
+    assert bench(problem, "c", source).verdict is Verdict.AC
+
+
+# What a compiler leaves
+
+
+def leaves(script: str, *artefacts: str) -> Mapping[str, languages.Language]:
+    """Give the language whose compiler is a script."""
+    shell = languages.load()["python"]
+    compiler = ["sh", "-euc", script]
+    one = msgspec.structs.replace(shell, compile=compiler, artefacts=list(artefacts))
+    return {"python": one}
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("ln -sf /etc/passwd main.py", "main.py: it is a symbolic link"),
+        ("rm main.py; mkfifo main.py", "main.py: it is a fifo"),
+        ("rm main.py; mkdir main.py", "main.py: it is a directory"),
+        ("rm main.py", "the compiler left no main.py or *.class"),
+        ("touch $(seq -f %g.class 1500)", "the compiler left more files than 1000"),
+        ("rm main.py; touch 'x\nmain.py'", "main.py: it is not there"),
+        ("cd /; rm -r /tmp/*", "the compiler left no main.py or *.class"),
+    ],
+)
+def test_compiler_that_leaves_what_is_no_artefact_is_ce(
+    problem: Problem, submission: Callable[..., Submission], script: str, message: str
+) -> None:
+    with closing(Judge(known_languages=leaves(script, "main.py", "*.class"))) as judge:
+        result = judge.judge(submission(SUM["python"], "python"), problem)
+    assert (result.verdict, result.message) == (Verdict.CE, message)
+
+
+def test_all_that_fits_a_pattern_is_there_for_the_program(
+    problem: Problem, submission: Callable[..., Submission]
+) -> None:
+    script = "for i in $(seq 150); do echo $i >$i.class; done; touch other .hidden"
+    source = f"import os; assert len(os.listdir()) == 151, os.listdir()\n{SUM['python']}"
+    with closing(Judge(known_languages=leaves(script, "main.py", "*.class"))) as judge:
+        result = judge.judge(submission(source, "python"), problem)
+    assert (result.verdict, result.message) == (Verdict.AC, "")
+
+
+def test_submission_finds_nothing_of_the_one_before(
+    problem: Problem, submission: Callable[..., Submission]
+) -> None:
+    """Not where it is compiled either, in the same sandbox."""
+    script = "ls -A /tmp /dev/shm >&2; touch /tmp/left /dev/shm/left; false"
+    with closing(Judge(known_languages=leaves(script, "main.py"))) as judge:
+        messages = {
+            judge.judge(submission("pass", "python"), problem).message for _ in range(3)
+        }
+    assert messages == {"/dev/shm:\n\n/tmp:\nmain.py"}
 
 
 def test_compiler_cannot_be_made_to_read_the_answer(bench: Bench, problem: Problem) -> None:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runner.errors import ChildError, ErrorLocation, ProtocolError
-from runner.judge.box import JudgingCancelled
 from runner.judge.judge import Judge
 from runner.judge.languages import Language
 from runner.judge.messages import CaseResult, Submission, SubmissionResult
 from runner.judge.problem import Problem
+from runner.judge.sandboxes import JudgingCancelled
 from runner.judge.verdict import Verdict
-from runner.result import Result, Status, Violation
+from runner.result import FileState, OutFile, Result, Status, Violation
 
 OK = Result(status=Status.OK, exit_code=0)
 FORK = ChildError(ErrorLocation.CLONE, errno.EAGAIN)
@@ -26,7 +25,7 @@ TWO = {"01": ("1 2", "3"), "02": ("3 4", "7")}
 
 
 class Bench:
-    """A judge whose sandboxes play a script; remembers what they were asked."""
+    """A judge whose pools play a script; remembers what they were asked."""
 
     def __init__(
         self,
@@ -42,12 +41,20 @@ class Bench:
 
     def judge(self, *script: object, all_tests: bool = False) -> SubmissionResult:
         judge = Judge(
-            known_languages=self._languages, make_sandbox=self._fake(list(script), self.log)
+            known_languages=self._languages, make_pool=self._fake(list(script), self.log)
         )
-        with closing(judge):
-            return judge.judge(
-                self._submission, self._problem, all_tests=all_tests, on_test=self.tests.append
-            )
+        try:
+            with closing(judge):
+                return judge.judge(
+                    self._submission,
+                    self._problem,
+                    all_tests=all_tests,
+                    on_test=self.tests.append,
+                )
+        finally:
+            for entry in script:
+                if isinstance(entry, Exception):
+                    entry.__traceback__ = None  # it would keep what our frames have open
 
 
 @pytest.fixture
@@ -70,9 +77,10 @@ def test_judge_of_a_right_program_is_ac_on_every_test(bench: Bench) -> None:
     assert (result.tests_run, result.tests_total, result.cpu_ns) == (2, 2, 3)
     assert [test.verdict for test in bench.tests] == [Verdict.AC, Verdict.AC]
     assert bench.log == [
-        "made",
+        "made compiler",
         "compile",
-        "made",
+        "reset",
+        "made strict",
         "run 1 2",
         "run 3 4",
         "closed",
@@ -95,17 +103,13 @@ def test_judge_of_all_tests_goes_on_and_keeps_the_first_verdict(bench: Bench) ->
 
 @pytest.mark.parametrize("error", [FORK, BROKEN])
 @pytest.mark.parametrize("failures", [1, 2])
-def test_run_that_fails_less_than_three_times_is_retried_in_a_new_sandbox(
+def test_run_that_fails_less_than_three_times_is_retried(
     bench: Bench, error: Exception, failures: int
 ) -> None:
     result = bench.judge(OK, *[error] * failures, output("3"), output("7"))
     assert result.verdict is Verdict.AC
-    # Each attempt reads the input from its start, in a sandbox of its own.
-    assert bench.log[2:-2] == ["made", "run 1 2", "closed"] * failures + [
-        "made",
-        "run 1 2",
-        "run 3 4",
-    ]
+    # Each attempt reads the input from its start.
+    assert bench.log[3:-2] == ["made strict", *["run 1 2"] * failures, "run 1 2", "run 3 4"]
 
 
 def test_run_that_fails_three_times_is_ie_naming_the_step(bench: Bench) -> None:
@@ -132,7 +136,7 @@ def test_compile_that_fails_three_times_is_ie_and_not_ce(bench: Bench) -> None:
     result = bench.judge(BROKEN, BROKEN, BROKEN)
     assert (result.verdict, result.tests_run) == (Verdict.IE, 0)
     assert result.error == {"step": "compile"} | BROKEN.to_dict()
-    assert bench.log == ["made", "compile", "closed"] * 3
+    assert bench.log == ["made compiler", *["compile", "reset"] * 3, "closed"]
 
 
 def test_compile_that_fails_twice_is_retried(bench: Bench) -> None:
@@ -155,6 +159,7 @@ def test_compile_that_fails_twice_is_retried(bench: Bench) -> None:
         (Result(status=Status.WALL_TIME_LIMIT), "the compiler took more than 30.0 s"),
         (Result(status=Status.MEMORY_LIMIT), "the compiler took more than 512.0 MiB"),
         (Result(status=Status.OUTPUT_LIMIT), "the compiler wrote more than 64.0 MiB"),
+        (Result(status=Status.DISK_LIMIT), "the compiler wrote more than 256.0 MiB"),
         (Result(status=Status.PROCESS_LIMIT), "the compiler started more than 32 processes"),
         (
             Result(status=Status.NONZERO_EXIT, stderr=b"x" * 65537),
@@ -177,15 +182,32 @@ def test_compile_that_our_policy_stops_is_ie(bench: Bench) -> None:
     assert result.message == "compile: the policy forbids Fake to call 999 of i386"
 
 
-def test_compile_that_leaves_no_plain_file_is_ce(bench: Bench) -> None:
-    def link(sandbox: Any) -> Result:  # noqa: ANN401 - the fake
-        Path(sandbox._writable, "main").symlink_to("/etc/passwd")
-        sandbox._writable = None  # so that it does not leave a program as well
+LEFT: dict[str, dict[str, Any]] = {
+    "the compiler left no main": {"left": {}},
+    "main: it is a symbolic link": {
+        "left": {"main": OutFile("main", FileState.REFUSED, why="it is a symbolic link")}
+    },
+    "main: it is too large": {
+        "left": {"main": OutFile("main", FileState.TRUNCATED, content=b"x", size=2**40)}
+    },
+    "the compiler left more files than 1000": {
+        "listed": Result(status=Status.OK, exit_code=0, stdout=b"main", stdout_truncated=True)
+    },
+    "what the compiler left cannot be listed: wall_time_limit": {
+        "listed": Result(status=Status.WALL_TIME_LIMIT)
+    },
+}
+
+
+@pytest.mark.parametrize("message", LEFT)
+def test_compile_that_leaves_no_plain_file_is_ce(bench: Bench, message: str) -> None:
+    def leave(pool: Any) -> Result:  # noqa: ANN401 - the fake
+        vars(pool).update(LEFT[message])
         return OK
 
-    result = bench.judge(link)
-    assert result.verdict is Verdict.CE
-    assert result.message == "main: no plain file: Too many levels of symbolic links"
+    result = bench.judge(leave)
+    assert (result.verdict, result.message) == (Verdict.CE, message)
+    assert bench.log == ["made compiler", "compile", "reset", "closed"]
 
 
 def test_missing_toolchain_is_ie_with_language_and_remedy(
@@ -215,15 +237,7 @@ def test_cancel_ends_a_run_and_all_further_ones(
         judge.cancel()
         return OK
 
-    judge = Judge(known_languages=fake_languages, make_sandbox=fake([cancel], log))
+    judge = Judge(known_languages=fake_languages, make_pool=fake([cancel], log))
     with closing(judge), pytest.raises(JudgingCancelled):
         judge.judge(submission(), make_problem(TWO))
-    assert log == ["made", "compile", "cancelled", "closed"]
-
-
-def test_judge_leaves_no_artefact_for_the_next_submission(bench: Bench) -> None:
-    judge = Judge(known_languages=bench._languages, make_sandbox=bench._fake([], bench.log))
-    with closing(judge):
-        judge.judge(bench._submission, bench._problem)
-        workspace = judge._workspace
-        assert [*workspace.build.iterdir(), *workspace.run.iterdir()] == []
+    assert log == ["made compiler", "compile", "cancelled", "reset"]

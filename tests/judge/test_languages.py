@@ -80,6 +80,7 @@ def test_missing_programs_names_those_that_path_does_not_have() -> None:
         compile=["x"],
         artefacts=["x"],
         run=["x"],
+        policy="strict",
     )
     assert missing.missing_programs() == ["no-such-compiler"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,11 +9,11 @@ from contextlib import contextmanager
 import pytest
 
 from runner.errors import ConfigError
-from runner.judge.box import JudgingCancelled
 from runner.judge.jobs import Job
 from runner.judge.messages import Cancelled, CaseResult, Output, Submission, SubmissionResult
 from runner.judge.pool import Busy, Closed, Pool
 from runner.judge.problem import Problem
+from runner.judge.sandboxes import JudgingCancelled
 from runner.judge.verdict import Verdict
 
 WAIT = 10.0  # seconds; only a failing test waits that long
@@ -28,13 +27,11 @@ class FakeJudge:
         self.release = threading.Event()
         self.started = threading.Semaphore(0)
         self.cancelled = threading.Event()
-        self.made = 0
+        self.made_for: list[int] = []
         self.closed = 0
-        self.affinities: list[set[int]] = []
 
-    def __call__(self) -> FakeJudge:
-        self.made += 1
-        self.affinities.append(os.sched_getaffinity(0))
+    def __call__(self, workers: int) -> FakeJudge:
+        self.made_for.append(workers)
         return self
 
     def judge(
@@ -102,7 +99,7 @@ def test_pool_judges_all_and_tests_come_before_their_result(
     assert [(type(m).__name__, m.id) for m in got] == [
         (kind, name) for name in "abc" for kind in ("CaseResult", "SubmissionResult")
     ]
-    assert (judge.made, judge.closed) == (1, 1)
+    assert (judge.made_for, judge.closed) == ([1], 1)
 
 
 def test_submit_to_a_full_queue_is_busy_and_has_room_again_later(
@@ -164,7 +161,7 @@ def test_results_come_in_order_of_completion(judge: FakeJudge, job: MakeJob) -> 
     assert names(got, SubmissionResult) == ["fast", "slow"]
 
 
-def test_crash_of_a_worker_is_ie_and_the_next_gets_a_new_judge(
+def test_crash_of_a_judging_is_ie_and_the_next_is_judged(
     judge: FakeJudge, job: MakeJob
 ) -> None:
     got: list[Output] = []
@@ -179,20 +176,17 @@ def test_crash_of_a_worker_is_ie_and_the_next_gets_a_new_judge(
     assert bad.error == {"step": "judge", "type": "RuntimeError", "message": "a bug"}
     assert isinstance(good, SubmissionResult)
     assert good.verdict is Verdict.AC
-    assert (judge.made, judge.closed) == (2, 2)
+    assert (judge.made_for, judge.closed) == ([1], 1)
 
 
-def test_judge_that_cannot_be_made_is_ie_for_each(judge: FakeJudge, job: MakeJob) -> None:
-    def fail() -> FakeJudge:
-        raise OSError("no space")
+def test_judge_that_cannot_be_made_leaves_no_thread() -> None:
+    def fail(workers: int) -> FakeJudge:
+        raise ConfigError(f"no languages for {workers}")
 
-    got: list[Output] = []
-    pool = Pool(1, got.append, make_judge=fail)  # type: ignore[arg-type]
-    for name in "ab":
-        pool.submit(job(name, ""))
-    pool.close()
-    pool.join()
-    assert [(m.id, m.verdict) for m in got] == [("a", Verdict.IE), ("b", Verdict.IE)]
+    before = threading.active_count()
+    with pytest.raises(ConfigError, match="no languages for 3"):
+        Pool(3, print, make_judge=fail)  # type: ignore[arg-type,return-value]
+    assert threading.active_count() == before
 
 
 def test_drop_cancels_what_waits_and_finishes_what_runs(judge: FakeJudge, job: MakeJob) -> None:
@@ -219,7 +213,7 @@ def test_cancel_ends_what_runs_too(judge: FakeJudge, job: MakeJob) -> None:
         pool.cancel()
         pool.join()
     assert got == [Cancelled(id="running", problem="sum")]
-    assert judge.made == judge.closed
+    assert (judge.made_for, judge.closed) == ([2], 1)
 
 
 def test_failing_on_message_ends_the_pool_and_is_raised_by_join(
@@ -235,27 +229,6 @@ def test_failing_on_message_ends_the_pool_and_is_raised_by_join(
         pool.join()
     with pytest.raises(Closed):
         pool.submit(job("d", ""))
-
-
-def test_workers_have_a_core_each_where_there_are_enough(
-    judge: FakeJudge, job: MakeJob
-) -> None:
-    cores = os.sched_getaffinity(0)
-    with pool_of(judge, len(cores), []) as pool:
-        for number in range(len(cores)):
-            pool.submit(job(str(number), "hold"))
-        for _ in cores:
-            assert judge.started.acquire(timeout=WAIT)
-    assert sorted(map(sorted, judge.affinities)) == [[core] for core in sorted(cores)]
-    assert os.sched_getaffinity(0) == cores
-
-
-def test_workers_are_not_pinned_where_cores_are_too_few(judge: FakeJudge, job: MakeJob) -> None:
-    cores = os.sched_getaffinity(0)
-    with pool_of(judge, len(cores) + 1, []) as pool:
-        pool.submit(job("a", "hold"))
-        assert judge.started.acquire(timeout=WAIT)
-    assert judge.affinities == [cores]
 
 
 @pytest.mark.parametrize(

