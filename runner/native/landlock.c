@@ -1,5 +1,6 @@
 /* A Landlock ruleset (landlock(7)): made, filled, and entered by the program's process. */
 #define _GNU_SOURCE
+#include "listener.h"
 #include "steps.h"
 #include "sys.h"
 
@@ -30,7 +31,10 @@ struct net_port {
     uint64_t rights, port;
 };
 
-/* arg: what of files, ports, scopes is held. Its fd is close-on-exec. */
+/*
+ * arg: what of files, ports, scopes is held. Its fd is close-on-exec, and has the number that
+ * is given up for it; so have those of paths.
+ */
 int op_landlock(const struct step *step, struct context *context)
 {
     const struct ruleset_attributes attributes = {
@@ -38,6 +42,7 @@ int op_landlock(const struct step *step, struct context *context)
         .ports = (uint64_t)step->arg[1],
         .scopes = (uint64_t)step->arg[2],
     };
+    (void)close(RULESET_FD);
     long fd =
         sys_result(syscall(SYS_landlock_create_ruleset, &attributes, sizeof attributes, 0));
     if (fd < 0)
@@ -50,6 +55,7 @@ int op_landlock(const struct step *step, struct context *context)
 int op_landlock_path(const struct step *step, struct context *context)
 {
     struct stat status;
+    (void)close(RULE_FD); /* EBADF: one before has been closed */
     cleanup_fd int fd = open(step->strings[0], O_PATH | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &status) < 0)
         return -errno;

@@ -144,7 +144,8 @@ void listener_release(int listener)
         (void)dup3(NULL_FD, fd, 0);
     if (listener > 0 && listener != LISTENER_FD)
         close_fd(&listener);
-    (void)dup3(NULL_FD, LISTENER_FD, O_CLOEXEC);
+    for (int fd = LISTENER_FD; fd < NULL_FD; fd++)
+        (void)dup3(NULL_FD, fd, O_CLOEXEC);
 }
 
 /* The sixth argument is the only one of an exec's that policies know (process.c). */

@@ -4,8 +4,11 @@
 #include "filter.h"
 #include "plan.h"
 
-/* The program's process shares the keeper's fds up to its exec: these numbers are kept. */
-enum { LISTENER_FD = 4, NULL_FD = 5 };
+/*
+ * The program's process shares the keeper's fds up to its exec, and may be killed at any
+ * moment before it. So what it opens has numbers that are kept for that.
+ */
+enum { LISTENER_FD = 4, RULESET_FD, RULE_FD, NULL_FD };
 
 /* struct seccomp_notif */
 struct notice {
@@ -22,7 +25,7 @@ struct heard {
     bool permissive;
 };
 
-/* Take the two numbers, once. Returns 0 or -errno. */
+/* Take the numbers, once. Returns 0 or -errno. */
 int listener_reserve(void);
 
 /* The filter that a plan wants us to listen to, or NULL. It holds until the next call. */

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import runner
-from runner import ChildError, ErrorLocation, Landlock, Runner, Sandbox, Status
+from runner import ChildError, ErrorLocation, Landlock, Limits, Runner, Sandbox, Status
 from runner.doctor import probes
 from tests.kernel.starting import output_of, script
 
@@ -206,6 +208,27 @@ def test_sandbox_without_a_path_of_a_rule_fails_and_says_which() -> None:
         error = caught.value
         assert (error.location, error.errno) == (ErrorLocation.LANDLOCK, errno.ENOENT)
         assert (error.index, error.subject) == (1, "/none")
+
+
+@pytest.mark.root  # a user may not look at its keeper's fds: it is not dumpable
+def test_run_cancelled_while_its_rules_are_made_leaves_the_keeper_no_fd() -> None:
+    """Its process shares the keeper's fds, and is killed with some of its own open."""
+    paths = ("/", *("/usr/" + "./" * number for number in range(400)))
+    rules = Landlock(read=paths, execute=("/",))
+    cancelled = 0
+    with Sandbox(landlock=rules, limits=Limits(wall_time=20)) as box:
+        for _ in range(40):
+            seconds = random.uniform(0.001, 0.006)
+            timer = threading.Timer(seconds, box.cancel)
+            timer.start()
+            # The keeper hears of every call, the exec too, and so does not sleep meanwhile.
+            cancelled += box.run(["true"], policy_log="all").status is Status.CANCELLED
+            timer.join()
+        open_files = [
+            os.readlink(entry) for entry in Path(f"/proc/{box.keeper_pid}/fd").iterdir()
+        ]
+    assert cancelled
+    assert not [path for path in open_files if path.startswith(("/usr", "anon_inode:[landl"))]
 
 
 def test_probe_tells_the_abi_of_this_kernel() -> None:
