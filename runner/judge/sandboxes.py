@@ -6,9 +6,8 @@ StepError naming the step. The two never mix.
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from runner.errors import PoolClosed, SandboxError
@@ -60,7 +59,7 @@ class Sandboxes:
         self._closed = False
 
     def compiling(self, act: Callable[[Lent], _T]) -> _T:
-        """Do what has to be done in one compiler's sandbox, and leave no file in it.
+        """Do what has to be done in one compiler's sandbox, where files stay until then.
 
         Raises StepError and JudgingCancelled.
         """
@@ -88,25 +87,13 @@ class Sandboxes:
     def _tried(self, step: str, act: Callable[[Lent], _T], *, policy: str, fresh: str) -> _T:
         for _ in range(ATTEMPTS):
             try:
-                with self._lent(policy, fresh) as lent:
-                    return act(lent)
+                with self._pool(policy, fresh).acquire() as lease:
+                    return act(Lent(lease))
             except SandboxError as error:  # noqa: PERF203 - one that fails takes much longer
                 if isinstance(error, PoolClosed):
                     raise JudgingCancelled from error
                 failure = error
         raise StepError(step, failure) from failure
-
-    @contextlib.contextmanager
-    def _lent(self, policy: str, fresh: str) -> Iterator[Lent]:
-        lease = self._pool(policy, fresh).acquire()
-        try:
-            yield Lent(lease)
-        finally:
-            try:
-                if fresh == "submission":
-                    lease.reset()
-            finally:
-                lease.release()
 
     def _pool(self, policy: str, fresh: str) -> SandboxPool:
         with self._lock:
@@ -114,8 +101,7 @@ class Sandboxes:
                 raise JudgingCancelled
             pool = self._pools.get((policy, fresh))
             if pool is None:
-                # One that is replaced after some runs would lose the files that it has.
-                pool = self._make_pool(self._workers, max_runs=None, policy=policy, fresh=fresh)
+                pool = self._make_pool(self._workers, policy=policy, fresh=fresh)
                 self._pools[policy, fresh] = pool
             return pool
 

@@ -65,6 +65,8 @@ class PoolBase(abc.ABC, Generic[_S, _L]):
             max_age=max_age,
             check_after=check_after,
         )
+        # What a lease leaves is not for the next; and is not lost while it is lent.
+        self._keeps_files = options.get("fresh") == "submission"
         self._begin()
         self._cores = _pinned_cores(size, options) if pin else []
         each = [options | {"cpus": (core.cpu,)} for core in self._cores] or [options] * size

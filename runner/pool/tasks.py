@@ -135,8 +135,9 @@ class AsyncSandboxPool(PoolBase[AsyncSandbox, "AsyncLease"]):
     # What a lease tells.
 
     async def ran(self, seat: int, seconds: float) -> None:
-        """Note a run, and replace its sandbox if that is due."""
-        if self._state.ran(seat, time.monotonic(), seconds=seconds):
+        """Note a run, and replace its sandbox if that is due: with files when lent again."""
+        due = self._state.ran(seat, time.monotonic(), seconds=seconds)
+        if due and not self._keeps_files:
             await self._sandboxes[seat].close()
             self._state.renewed(seat)
 
@@ -146,11 +147,16 @@ class AsyncSandboxPool(PoolBase[AsyncSandbox, "AsyncLease"]):
 
     async def take_back(self, lease: AsyncLease) -> None:
         """Take a sandbox back, or what was asked for and not given; idempotent."""
-        if self._aborted and lease.grant is not None:
-            await self._sandboxes[lease.grant.seat].close()
-        self._end(lease)
-        self._returned.set()
-        self._returned = anyio.Event()
+        grant = lease.grant
+        try:
+            if self._aborted and grant is not None:
+                await self._sandboxes[grant.seat].close()
+            elif self._keeps_files and grant is not None:
+                await self._sandboxes[grant.seat].reset()
+        finally:
+            self._end(lease)
+            self._returned.set()
+            self._returned = anyio.Event()
 
 
 class AsyncLease(LeaseBase[AsyncSandbox]):

@@ -170,10 +170,10 @@ class SandboxPool(PoolBase[Sandbox, "Lease"]):
     # What a lease tells.
 
     def ran(self, seat: int, seconds: float) -> None:
-        """Note a run, and replace its sandbox if that is due."""
+        """Note a run, and replace its sandbox if that is due: with files when lent again."""
         with self._lock:
             due = self._state.ran(seat, time.monotonic(), seconds=seconds)
-        if due:
+        if due and not self._keeps_files:
             self._sandboxes[seat].close()
             with self._lock:
                 self._state.renewed(seat)
@@ -186,11 +186,15 @@ class SandboxPool(PoolBase[Sandbox, "Lease"]):
     def take_back(self, lease: Lease) -> None:
         """Take a sandbox back, or what was asked for and not given; idempotent."""
         grant = lease.grant
-        if self._aborted and grant is not None:
-            self._sandboxes[grant.seat].close()
-        with self._locked():
-            self._end(lease)
-            self._changed.notify_all()
+        try:
+            if self._aborted and grant is not None:
+                self._sandboxes[grant.seat].close()
+            elif self._keeps_files and grant is not None:
+                self._sandboxes[grant.seat].reset()
+        finally:
+            with self._locked():
+                self._end(lease)
+                self._changed.notify_all()
 
 
 class Lease(LeaseBase[Sandbox]):

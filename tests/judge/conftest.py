@@ -65,11 +65,10 @@ class FakePool:
             raise entry
         return entry
 
-    def reset(self) -> None:
-        assert self._compiles
-        self._log.append("reset")
+    def __enter__(self) -> FakePool:
+        return self
 
-    def release(self) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
 
     def close(self, *, wait: bool = True) -> None:
@@ -83,8 +82,8 @@ def fake() -> Callable[..., Any]:
     """Give a constructor of pools that share one script and one log."""
 
     def prepare(script: list[Any], log: list[str]) -> Callable[..., FakePool]:
-        def make(size: int, *, max_runs: None, policy: str, fresh: str) -> FakePool:
-            assert (size, max_runs) == (1, None)
+        def make(size: int, *, policy: str, fresh: str) -> FakePool:
+            assert size == 1
             log.append(f"made {policy}")
             return FakePool(script, log, policy=policy, fresh=fresh)
 

@@ -79,7 +79,6 @@ def test_judge_of_a_right_program_is_ac_on_every_test(bench: Bench) -> None:
     assert bench.log == [
         "made compiler",
         "compile",
-        "reset",
         "made strict",
         "run 1 2",
         "run 3 4",
@@ -109,7 +108,7 @@ def test_run_that_fails_less_than_three_times_is_retried(
     result = bench.judge(OK, *[error] * failures, output("3"), output("7"))
     assert result.verdict is Verdict.AC
     # Each attempt reads the input from its start.
-    assert bench.log[3:-2] == ["made strict", *["run 1 2"] * failures, "run 1 2", "run 3 4"]
+    assert bench.log[2:-2] == ["made strict", *["run 1 2"] * failures, "run 1 2", "run 3 4"]
 
 
 def test_run_that_fails_three_times_is_ie_naming_the_step(bench: Bench) -> None:
@@ -136,7 +135,7 @@ def test_compile_that_fails_three_times_is_ie_and_not_ce(bench: Bench) -> None:
     result = bench.judge(BROKEN, BROKEN, BROKEN)
     assert (result.verdict, result.tests_run) == (Verdict.IE, 0)
     assert result.error == {"step": "compile"} | BROKEN.to_dict()
-    assert bench.log == ["made compiler", *["compile", "reset"] * 3, "closed"]
+    assert bench.log == ["made compiler", *["compile"] * 3, "closed"]
 
 
 def test_compile_that_fails_twice_is_retried(bench: Bench) -> None:
@@ -207,7 +206,7 @@ def test_compile_that_leaves_no_plain_file_is_ce(bench: Bench, message: str) -> 
 
     result = bench.judge(leave)
     assert (result.verdict, result.message) == (Verdict.CE, message)
-    assert bench.log == ["made compiler", "compile", "reset", "closed"]
+    assert bench.log == ["made compiler", "compile", "closed"]
 
 
 def test_missing_toolchain_is_ie_with_language_and_remedy(
@@ -240,4 +239,4 @@ def test_cancel_ends_a_run_and_all_further_ones(
     judge = Judge(known_languages=fake_languages, make_pool=fake([cancel], log))
     with closing(judge), pytest.raises(JudgingCancelled):
         judge.judge(submission(), make_problem(TWO))
-    assert log == ["made compiler", "compile", "cancelled", "reset"]
+    assert log == ["made compiler", "compile", "cancelled"]

@@ -276,6 +276,21 @@ def test_sandbox_is_replaced_after_so_many_runs(run: Run) -> None:
     assert run(main) == 2
 
 
+def test_lease_with_files_keeps_them_and_the_next_sees_nothing(run: Run) -> None:
+    async def main() -> tuple[list[bytes], int]:
+        outputs = []
+        async with AsyncSandboxPool(1, fresh="submission", max_runs=2) as pool:
+            for _ in range(2):
+                async with pool.acquire() as lease:
+                    outputs.append((await lease.run(["ls"])).stdout)
+                    assert (await lease.run(["touch", "file"])).ok
+                    outputs.append((await lease.run(["ls"])).stdout)
+            recycled: int = pool.stats().recycled
+        return outputs, recycled
+
+    assert run(main) == ([b"", b"file\n"] * 2, 1)
+
+
 def test_fork_begins_anew() -> None:
     """With asyncio, as trio cannot be begun again in a fork of its loop."""
     pools: list[AsyncSandboxPool] = []

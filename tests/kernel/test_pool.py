@@ -259,6 +259,33 @@ def test_sandbox_is_replaced_after_its_runs() -> None:
         assert keepers[1] != keepers[3]
 
 
+def test_sandbox_with_files_is_not_replaced_before_it_comes_back() -> None:
+    with SandboxPool(1, fresh="submission", max_runs=2) as pool:
+        for _ in range(2):
+            with pool.acquire() as lease:
+                assert lease.run(["touch", "/tmp/file"]).ok
+                assert [lease.run(["ls", "/tmp"]).stdout for _ in range(3)] == [b"file\n"] * 3
+        assert pool.stats().recycled == 1, "when it was lent again"
+
+
+def test_lease_sees_nothing_of_the_one_before_where_files_stay() -> None:
+    with SandboxPool(1, fresh="submission") as pool:
+        look = ["ls", "/tmp", "/dev/shm"]
+        for _ in range(2):
+            with pool.acquire() as lease:
+                before = lease.run(look).stdout
+                assert lease.run(["touch", "/tmp/file", "/dev/shm/file"]).ok
+                keeper = pool_keeper(pool)
+            assert before == b"/dev/shm:\n\n/tmp:\n"
+        with pool.acquire() as another:
+            assert another.run(["touch", "/tmp/file"]).ok
+            lease.release()  # once more, when it is another's
+            assert another.run(["ls", "/tmp"]).stdout == b"file\n"
+        assert pool.run(["touch", "/tmp/file"]).ok
+        assert pool.run(look).stdout == before
+        assert pool_keeper(pool) == keeper, "it was emptied where it is"
+
+
 @pytest.mark.parametrize("who", ["keeper", "init"])
 def test_run_in_a_sandbox_that_was_killed_is_tried_again(pool: SandboxPool, who: str) -> None:
     pool.run(["true"])
