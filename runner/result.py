@@ -205,6 +205,11 @@ class Result(NamedTuple):
     files: Mapping[str, OutFile] = MappingProxyType({})
     enforced: Mapping[str, str | None] = MappingProxyType({})
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let it go to other processes: the mappings that nobody can change are dicts there."""
+        values = (dict(v) if isinstance(v, MappingProxyType) else v for v in self)
+        return Result._make, (tuple(values),)
+
     @property
     def ok(self) -> bool:
         """Tell whether the program ended by itself with exit code 0."""

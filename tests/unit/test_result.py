@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 
 import pytest
 
@@ -39,3 +41,16 @@ def test_instructions_take_what_the_caller_says_they_take() -> None:
     assert result.instruction_time_ns(1e9) == 3_000_000
     assert result.instruction_time_ns(2e9) == 1_500_000
     assert Result(status=Status.OK).instruction_time_ns(1e9) is None
+
+
+def test_result_goes_to_other_processes() -> None:
+    """As in multiprocessing, or a queue of tasks: what a worker returns is pickled."""
+    result = Result(status=Status.SIGNALLED, signal=11, stdout=b"x", enforced={"memory": None})
+    for made in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
+        assert made == result
+        assert type(made) is Result
+        assert (made.signal_name, made.files, made.to_json()) == (
+            "SIGSEGV",
+            {},
+            result.to_json(),
+        )
