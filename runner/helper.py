@@ -100,33 +100,40 @@ class Keeper:
         self._was_stopped = False  # when we last looked
         self._looked_at = 0.0
         self._run_id = 0
-        with (
-            contextlib.closing(theirs),
-            _sealed(program) if sealed else contextlib.nullcontext(program) as file,
-        ):
-            try:
-                self.pid = os.posix_spawn(
-                    file,
-                    [*words, name] if name else words,
-                    {},
-                    file_actions=_file_actions(theirs.fileno(), stderr),
-                    setsigmask=[],
-                    setsigdef=_SIGNALS,
-                )
-            except OSError as error:
-                self._socket.close()
-                missing = f"the helper {program} does not start: {error.strerror}"
-                lack = HostError(missing, "is it mounted noexec, or built for another machine?")
-                raise scarcity.of(error) or lack from error
-            try:
-                self._pidfd = os.pidfd_open(self.pid)
-            except BaseException as error:
-                self._socket.close()  # which ends it
+        self.pid, self._pidfd = 0, -1
+        try:
+            with (
+                contextlib.closing(theirs),
+                _sealed(program) if sealed else contextlib.nullcontext(program) as file,
+            ):
+                self._spawn(file, [*words, name] if name else words, theirs.fileno(), stderr)
+        except BaseException:  # of a handler too: another thread may have got the signal
+            self._socket.close()  # which ends it
+            if self.pid:
                 os.waitpid(self.pid, 0)
-                if isinstance(error, OSError):
-                    lack = HostError(f"pidfds: {error.strerror}", "Linux 5.3 has them")
-                    raise scarcity.of(error) or lack from error
-                raise
+            if self._pidfd >= 0:
+                os.close(self._pidfd)
+            raise
+
+    def _spawn(self, file: str, words: list[str], control: int, stderr: int | None) -> None:
+        try:
+            self.pid = os.posix_spawn(
+                file,
+                words,
+                {},
+                file_actions=_file_actions(control, stderr),
+                setsigmask=[],
+                setsigdef=_SIGNALS,
+            )
+        except OSError as error:
+            missing = f"the helper {file} does not start: {error.strerror}"
+            lack = HostError(missing, "is it mounted noexec, or built for another machine?")
+            raise scarcity.of(error) or lack from error
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError as error:
+            lack = HostError(f"pidfds: {error.strerror}", "Linux 5.3 has them")
+            raise scarcity.of(error) or lack from error
 
     def start(
         self,
@@ -274,9 +281,9 @@ class Keeper:
         if self._pidfd < 0:
             return
         pidfd, self._pidfd = self._pidfd, -1
-        self.end()
-        self._socket.close()
         try:
+            self.end()
+            self._socket.close()
             poll = select.poll()
             poll.register(pidfd, select.POLLIN)
             poll.poll(_END_TIMEOUT_MS)
