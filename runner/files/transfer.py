@@ -43,6 +43,9 @@ _REFUSED: Final = {
     errno.EXDEV: "it is on another file system",
     errno.EACCES: "the sandbox's own ids may not read it",
     errno.EPERM: "the sandbox's own ids may not read it",
+    # By whom it is shared with: nobody else is alive in the sandbox.
+    errno.EAGAIN: "somebody holds a lease on it",
+    errno.ESTALE: "somebody has replaced it meanwhile",
 }
 _TYPES: Final = {
     stat.S_IFLNK: "it is a symbolic link",

@@ -87,6 +87,7 @@ static int settle(bool keep_session)
     sigfillset(&all);
     sigemptyset(&blocked);
     sigaddset(&blocked, SIGPIPE);
+    sigaddset(&blocked, SIGXFSZ); /* the caller's limit on the size of files: EFBIG */
     for (unsigned i = 0; keep_session && i < sizeof of_terminals / sizeof *of_terminals; i++)
         sigaddset(&blocked, of_terminals[i]);
     for (int number = 1; number <= KERNEL_SIGNALS; number++) {

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,6 +127,33 @@ def test_working_directory_that_was_replaced_by_a_link_is_not_followed(shared: P
             box.run(["true"], work_dir="/work/w", files_in={"a": b""})
     assert caught.value.location is ErrorLocation.COPY_IN
     assert caught.value.errno_name == "ELOOP"
+
+
+def test_file_on_which_another_sandbox_holds_a_lease_is_refused(shared: Path) -> None:
+    code = """
+import fcntl, signal
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+fd = os.open('a', os.O_RDWR | os.O_CREAT, 0o666)
+fcntl.fcntl(fd, 1024, fcntl.F_WRLCK)
+os.mkdir('ready')
+os.read(0, 1)
+"""
+    options: dict[str, Any] = {"mounts": [on(shared)], "work_dir": "/work"}
+    waits, lets_go = os.pipe()
+    with Sandbox(policy=None, **options) as other, Sandbox(**options) as box:
+        holder = threading.Thread(
+            target=other.run, args=(python(code),), kwargs={"stdin": waits}
+        )
+        holder.start()
+        try:
+            while holder.is_alive() and not (shared / "ready").exists():
+                time.sleep(0.01)
+            file = box.run(["true"], files_out=["a"]).files["a"]
+        finally:
+            os.close(lets_go)
+            holder.join()
+            os.close(waits)
+    assert (file.state, file.why) == (FileState.REFUSED, "somebody holds a lease on it")
 
 
 def test_link_that_an_earlier_run_has_planted_is_replaced_and_not_written_through(
