@@ -22,16 +22,17 @@ def sealed_memfd(name: str, content: bytes) -> int:
         os.close(fd)
 
 
-def sealed_program(name: str, content: bytes | int) -> int:
+def sealed_program(name: str, content: bytes | int, size: int | None = None) -> int:
     """Give the same of what may be executed; an fd as content is that of a regular file.
 
-    That is copied by the kernel, from its start, as much as it has now. Nobody but its owner
-    may set its attributes, which whoever executes it next would see.
+    That is copied by the kernel, from its start, as much as it has now, or `size` bytes at
+    most: somebody may let it grow meanwhile. Nobody but its owner may set its attributes,
+    which whoever executes it next would see.
     """
     fd = _executable(name)
     try:
         if isinstance(content, int):
-            copy(content, fd)
+            copy(content, fd, size)
         else:
             _write(fd, content)
         os.fchmod(fd, 0o555)
@@ -61,9 +62,11 @@ def memfd_of(name: str, content: bytes) -> int:
     return fd
 
 
-def copy(source: int, target: int) -> None:
-    """Copy what a regular file has now, without its bytes coming through our memory."""
-    at, size = 0, os.fstat(source).st_size
+def copy(source: int, target: int, size: int | None = None) -> None:
+    """Copy a regular file, or its first bytes, which do not come through our memory."""
+    at = 0
+    if size is None:
+        size = os.fstat(source).st_size
     while at < size and (sent := os.sendfile(target, source, at, min(size - at, _COPY_BYTES))):
         at += sent
 

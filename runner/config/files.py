@@ -27,7 +27,7 @@ class HasFileno(Protocol):
 class Store(Protocol):
     """What keeps a file that is taken out: an `ArtefactCache` or `ArtefactDirectory`."""
 
-    def add(self, content: int) -> HasFileno: ...
+    def add(self, content: int, size: int) -> HasFileno: ...
 
 
 Source = bytes | os.PathLike[str] | int | HasFileno

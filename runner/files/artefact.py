@@ -33,9 +33,12 @@ class Artefact:
     size     in bytes
     """
 
-    def __init__(self, content: bytes | int) -> None:
-        """Copy it: bytes, or all of the regular file behind an fd, which the kernel copies."""
-        self._fd = fd = sealed_program("artefact", content)
+    def __init__(self, content: bytes | int, size: int | None = None) -> None:
+        """Copy it: bytes, or the regular file behind an fd, which the kernel copies.
+
+        `size`: no more of that than so many bytes.
+        """
+        self._fd = fd = sealed_program("artefact", content, size)
         self._end = weakref.finalize(self, os.close, fd)
         self.size = os.fstat(fd).st_size
         self.digest = _digest(fd, self.size)

@@ -53,13 +53,15 @@ class ArtefactCache:
     ) -> None:
         self.clear()
 
-    def add(self, content: bytes | int) -> Artefact:
+    def add(self, content: bytes | int, size: int | None = None) -> Artefact:
         """Keep bytes, or a copy of the regular file behind an fd, and give the artefact.
+
+        `size`: of a file no more than so many bytes.
 
         What is kept already is given as it is; what is larger than the whole cache is given,
         and not kept.
         """
-        made = Artefact(content)
+        made = Artefact(content, size)
         with self._lock:
             found = self._kept.get(made.digest)
             self._counts["misses" if found is None else "hits"] += 1

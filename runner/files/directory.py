@@ -88,12 +88,14 @@ class ArtefactDirectory:
         """Let go of the directory; what is in it stays. Idempotent."""
         self._end()
 
-    def add(self, content: bytes | int) -> Artefact:
+    def add(self, content: bytes | int, size: int | None = None) -> Artefact:
         """Keep bytes, or a copy of the regular file behind an fd, and give the artefact.
+
+        `size`: of a file no more than so many bytes.
 
         What is larger than the whole directory may be is given, and not kept.
         """
-        made = Artefact(content)
+        made = Artefact(content, size)
         self._held[made.digest] = made
         if made.size <= self._max_bytes and not self._is_there(made):
             self._write(made)

@@ -162,7 +162,7 @@ def _take(keeper: Keeper, steps: Sequence[Step], wanted: FileOut) -> OutFile:
         status = os.fstat(fd)
         content, artefact = b"", None
         if wanted.store is not None and status.st_size <= wanted.max_bytes:
-            artefact = wanted.store.add(fd)
+            artefact = wanted.store.add(fd, status.st_size)  # it may grow
         else:
             content = _read(fd, wanted.max_bytes)
         whole = artefact is not None or len(content) == status.st_size

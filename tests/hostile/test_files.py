@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from runner import (
+    Artefact,
+    ArtefactCache,
     ChildError,
     ErrorLocation,
     FileOut,
@@ -154,6 +156,29 @@ os.read(0, 1)
             holder.join()
             os.close(waits)
     assert (file.state, file.why) == (FileState.REFUSED, "somebody holds a lease on it")
+
+
+class Raced(ArtefactCache):
+    """One whose file grows just before it is copied."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def add(self, content: bytes | int, size: int | None = None) -> Artefact:
+        os.truncate(self._path, 2**26)
+        return super().add(content, size)
+
+
+def test_file_that_another_lets_grow_is_kept_no_larger_than_it_was_seen(shared: Path) -> None:
+    with (
+        Raced(shared / "a") as cache,
+        Sandbox(mounts=[on(shared)], work_dir="/work") as box,
+    ):
+        out = FileOut("a", max_bytes=100, store=cache)
+        result = box.run(python("open('a', 'w').write('seen')"), files_out=[out])
+    file = result.files["a"]
+    assert (file.state, file.size, file.content) == (FileState.OK, 4, b"seen")
 
 
 def test_link_that_an_earlier_run_has_planted_is_replaced_and_not_written_through(
