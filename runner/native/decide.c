@@ -107,6 +107,12 @@ enum { FIELD_DIRECTORY, FIELD_PATH, FIELD_FLAGS, FIELD_USE, FIELD_FOLLOW };
 
 #define ACCESS_MODE 3u /* not a libc's O_ACCMODE: musl's has O_PATH in it */
 
+/* What open(2) knows: it does not look at other bits, for which openat2 fails. */
+#define OPEN_FLAGS                                                                          \
+    (ACCESS_MODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK | O_SYNC | \
+     O_ASYNC | O_DIRECT | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC | O_PATH |       \
+     O_TMPFILE)
+
 /* Reading alone: neither access for writing, nor a file that is made or cut. */
 static enum path_set set_of_open(uint64_t flags)
 {
@@ -150,8 +156,10 @@ static struct question question_of(const struct step *step, pid_t tid, const str
         question.mode = argument(call, 1);
     } else if (use == USE_OPENAT2)
         read_how(tid, question.flags, &question);
-    else
+    else {
+        question.flags &= OPEN_FLAGS;
         question.mode = argument(call, at);
+    }
     question.set = set_of_open(question.flags);
     return question;
 }

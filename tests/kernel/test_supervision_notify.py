@@ -138,7 +138,8 @@ for name in ("f", "l", "d", "new", "pipe", "none/x", "", "/place/read/f", "/plac
     for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR | os.O_APPEND, os.O_WRONLY | os.O_TRUNC,
                   os.O_RDONLY | os.O_NOFOLLOW, os.O_PATH, os.O_PATH | os.O_NOFOLLOW,
                   os.O_RDONLY | os.O_DIRECTORY, os.O_RDONLY | os.O_NONBLOCK,
-                  os.O_WRONLY | os.O_CREAT | os.O_EXCL, os.O_RDWR | os.O_SYNC):
+                  os.O_WRONLY | os.O_CREAT | os.O_EXCL, os.O_RDWR | os.O_SYNC,
+                  os.O_RDONLY | 0x20000008):
         if name == "pipe" and flags & 3 != 2 and not flags & (os.O_PATH | os.O_NONBLOCK):
             continue  # it would wait for the other end
         if name.startswith(("/place/read", "/dev", "/proc")) and flags & 3:
