@@ -289,3 +289,27 @@ def test_signals_have_no_call_decided_twice(by: str, tmp_path: Path) -> None:
     with Sandbox(supervision=rules, mounts=mounts) as box:
         result = box.run(["/restarted"])
     assert (result.status, result.stdout) == (Status.OK, b"0\n")
+
+
+UNTRACED = """
+import ctypes, errno, os, sys
+c = ctypes.CDLL(None, use_errno=True)
+clone, umask, mkdirat = map(int, sys.argv[1:])
+def call(*words):
+    return "done" if c.syscall(*words) >= 0 else errno.errorcode[ctypes.get_errno()]
+child = c.syscall(clone, 0x800000 | 17, 0, 0, 0, 0)
+if child == 0:
+    print(call(umask, 0), call(mkdirat, -100, b"/tmp/made", 0o700), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+def test_process_that_is_not_traced_makes_no_call_that_would_stop() -> None:
+    arch = platform.machine()
+    numbers = syscalls.numbers(arch)
+    policy = compile_policy("default allow\nkill mkdirat", name="test", arch=arch)
+    words = [str(numbers[name]) for name in ("clone", "umask", "mkdirat")]
+    with Sandbox(supervision=Supervision(calls={"umask": 9}), policy=policy) as box:
+        result = box.run(["/usr/bin/python3", "-IS", "-c", UNTRACED, *words])
+    assert result.stdout == b"ENOSYS ENOSYS\n"
