@@ -49,7 +49,7 @@ class Supervision:
               comes back from `Sandbox.run`
     by        "ptrace": the keeper is the tracer; "notify": it hears the filter's notices
               (Linux 5.14; in a `Sandbox` alone), opens what is granted itself and hands over
-              the fd, so that nothing can be changed in between. The program may be stopped then
+              the fd, so that nothing can be changed in between
 
     A path is meant as the program sees it, when all symlinks are followed; its own directory of
     /proc is /proc/self. What leads through /proc to fds, memory, other processes or out of the

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from runner import Limits, Mount, Sandbox, Status, Supervision
+from runner import (
+    ConfigError,
+    DeviceAccess,
+    HostError,
+    Landlock,
+    Limits,
+    Mount,
+    Sandbox,
+    Status,
+    Supervision,
+)
 from runner.seccomp import compile_policy, syscalls
 
 pytestmark = pytest.mark.userns
@@ -313,3 +325,30 @@ def test_process_that_is_not_traced_makes_no_call_that_would_stop() -> None:
     with Sandbox(supervision=Supervision(calls={"umask": 9}), policy=policy) as box:
         result = box.run(["/usr/bin/python3", "-IS", "-c", UNTRACED, *words])
     assert result.stdout == b"ENOSYS ENOSYS\n"
+
+
+@pytest.mark.parametrize(
+    ("field", "fields", "limits"),
+    [
+        ("Runner.landlock", {"landlock": Landlock(read=["/"], execute=["/"])}, {}),
+        pytest.param(
+            "Limits.devices", {}, {"devices": [DeviceAccess("c 1:3")]}, marks=pytest.mark.cgroup
+        ),
+    ],
+)
+def test_what_does_not_hold_for_the_keeper_is_refused_where_it_opens(
+    field: str, fields: dict[str, Any], limits: dict[str, Any]
+) -> None:
+    def run(wanted: Supervision) -> None:
+        with Sandbox(supervision=wanted, limits=Limits(**limits), **fields) as box:
+            box.run(["true"])
+
+    for wanted in (
+        Supervision(read=("/",), by="notify"),
+        Supervision(calls={"openat": "ask"}, by="notify", decide=lambda _call: "allow"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{field}: .* keeper, which opens files"):
+            run(wanted)
+    for wanted in (Supervision(read=("/",)), Supervision(calls={"umask": 9}, by="notify")):
+        with contextlib.suppress(HostError):  # no Landlock, or no controller
+            run(wanted)

@@ -5,7 +5,6 @@ Each call is made in a sandbox with rules and in one without: what is granted en
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import subprocess
 import time
@@ -19,9 +18,6 @@ import runner
 from runner import (
     Call,
     ConfigError,
-    DeviceAccess,
-    HostError,
-    Landlock,
     Limits,
     Mount,
     Runner,
@@ -478,30 +474,3 @@ def test_supervision_by_notify_needs_a_sandbox_whose_keeper_shares_its_fds() -> 
     for extra in ({"oom_score_adj": 5}, {"time_offsets": TimeOffsets(1.0)}):
         with pytest.raises(ConfigError, match='not with supervision by "notify"'):
             Sandbox(supervision=wanted, **extra).run(["true"])  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("field", "fields", "limits"),
-    [
-        ("Runner.landlock", {"landlock": Landlock(read=["/"], execute=["/"])}, {}),
-        pytest.param(
-            "Limits.devices", {}, {"devices": [DeviceAccess("c 1:3")]}, marks=pytest.mark.cgroup
-        ),
-    ],
-)
-def test_what_does_not_hold_for_the_keeper_is_refused_where_it_opens(
-    field: str, fields: dict[str, Any], limits: dict[str, Any]
-) -> None:
-    def run(wanted: Supervision) -> None:
-        with Sandbox(supervision=wanted, limits=Limits(**limits), **fields) as box:
-            box.run(["true"])
-
-    for wanted in (
-        Supervision(read=("/",), by="notify"),
-        Supervision(calls={"openat": "ask"}, by="notify", decide=lambda _call: "allow"),
-    ):
-        with pytest.raises(ConfigError, match=f"^{field}: .* keeper, which opens files"):
-            run(wanted)
-    for wanted in (Supervision(read=("/",)), Supervision(calls={"umask": 9}, by="notify")):
-        with contextlib.suppress(HostError):  # no Landlock, or no controller
-            run(wanted)
