@@ -14,11 +14,12 @@ from runner.files import Artefact, ArtefactCache
 from runner.judge.languages import Language
 from runner.judge.sandboxes import Lent, Sandboxes, StepError
 from runner.result import Result, Status
+from runner.rootfs import TMP_SIZE
 from runner.units import KiB, format_size
 
 MAX_MESSAGE_BYTES: Final = 64 * KiB
 MAX_ARTEFACTS: Final = 1000
-_LIMITS: Final = Limits(cpu_time=5.0, wall_time=20.0, processes=8)  # to list, and to do nothing
+MAX_FILE_BYTES: Final = TMP_SIZE // 2  # of those together that are put in for each test
 
 
 class CompileError(Exception):
@@ -54,15 +55,16 @@ def _compile(lent: Lent, language: Language, source: bytes) -> Mapping[str, Arte
         raise StepError("compile", lack)
     if not result.ok:
         raise CompileError(_message(result, limits))
-    names = _list(lent, language)
-    return _take(lent, names, limits)
+    # The place with the files has room for them still, when they are listed and taken.
+    limits = Limits(cpu_time=5.0, wall_time=20.0, processes=8, disk=limits.disk)
+    return _take(lent, language, _list(lent, language, limits), limits)
 
 
-def _list(lent: Lent, language: Language) -> Sequence[str]:
+def _list(lent: Lent, language: Language, limits: Limits) -> Sequence[str]:
     """Find what the compiler has left; the names are its author's, and only data here."""
     listed = lent.run(
         ["ls", "-A"],
-        limits=_LIMITS,
+        limits=limits,
         env=language.environment,
         capture_limit=MAX_ARTEFACTS * KiB,
     )
@@ -81,7 +83,9 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _take(lent: Lent, names: Sequence[str], limits: Limits) -> Mapping[str, Artefact]:
+def _take(
+    lent: Lent, language: Language, names: Sequence[str], limits: Limits
+) -> Mapping[str, Artefact]:
     """Take them out: no link is followed, no fifo waited for, no size believed.
 
     All together they are no larger than the place in which the compiler had to leave them.
@@ -89,12 +93,15 @@ def _take(lent: Lent, names: Sequence[str], limits: Limits) -> Mapping[str, Arte
     with ArtefactCache() as cache:
         largest = limits.disk or 0
         wanted = [FileOut(name, largest, store=cache) for name in names]
-        result = lent.run(["true"], limits=_LIMITS, files_out=wanted)
+        result = lent.run(["true"], limits=limits, files_out=wanted)
     artefacts = {}
     for name, file in result.files.items():
         if not isinstance(file.artefact, Artefact):
             raise CompileError(f"{name}: {file.why or 'it is too large'}")
         artefacts[name] = file.artefact
+    files = (file.size for name, file in artefacts.items() if name != language.executes)
+    if sum(files) > MAX_FILE_BYTES:
+        raise CompileError(f"what it leaves is above {format_size(MAX_FILE_BYTES)}")
     return artefacts
 
 

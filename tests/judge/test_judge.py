@@ -337,6 +337,14 @@ def leaves(script: str, *artefacts: str) -> Mapping[str, languages.Language]:
         ("rm main.py", "the compiler left no main.py or *.class"),
         ("touch $(seq -f %g.class 1500)", "the compiler left more files than 1000"),
         ("rm main.py; touch 'x\nmain.py'", "main.py: it is not there"),
+        (
+            "for i in 1 2 3; do head -c 40M /dev/zero >$i.class; done",
+            "what it leaves is above 32.0 MiB",
+        ),
+        (
+            "for i in 1 2 3 4 5; do head -c 60M /dev/zero >$i; done 2>/dev/null",
+            "the compiler wrote more than 256.0 MiB",
+        ),
         ("cd /; rm -r /tmp/*", "the compiler left no main.py or *.class"),
     ],
 )
@@ -387,6 +395,14 @@ def test_compiler_message_is_cut(bench: Bench, problem: Problem) -> None:
 def test_artefact_that_would_be_a_giant_is_ce(bench: Bench, problem: Problem) -> None:
     result = bench(problem, "c", "char a[1 << 30] = {1};\nint main(void) {}")
     assert result.verdict is Verdict.CE
+
+
+def test_program_larger_than_its_directory_is_executed_all_the_same(
+    bench: Bench, problem: Problem
+) -> None:
+    large = "static char large[60 << 20] = {1};\n"
+    source = large + SUM["c"].replace("scanf", "a = large[1]; scanf")
+    assert bench(problem, "c", source).verdict is Verdict.AC
 
 
 def test_judge_function_judges_one_submission(problem: Problem) -> None:
