@@ -10,7 +10,7 @@ from typing import Final
 from runner.config import Limits
 from runner.config.files import FileOut
 from runner.errors import HostError
-from runner.files import Artefact, ArtefactCache
+from runner.files import Artefact
 from runner.judge.languages import Language
 from runner.judge.sandboxes import Lent, Sandboxes, StepError
 from runner.result import Result, Status
@@ -86,14 +86,11 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 def _take(
     lent: Lent, language: Language, names: Sequence[str], limits: Limits
 ) -> Mapping[str, Artefact]:
-    """Take them out: no link is followed, no fifo waited for, no size believed.
-
-    All together they are no larger than the place in which the compiler had to leave them.
-    """
-    with ArtefactCache() as cache:
-        largest = limits.disk or 0
-        wanted = [FileOut(name, largest, store=cache) for name in names]
-        result = lent.run(["true"], limits=limits, files_out=wanted)
+    """Take them out: no link is followed, no fifo waited for, no size believed."""
+    largest = limits.disk or 0
+    store = _Bounded(largest)
+    wanted = [FileOut(name, largest, store=store) for name in names]
+    result = lent.run(["true"], limits=limits, files_out=wanted)
     artefacts = {}
     for name, file in result.files.items():
         if not isinstance(file.artefact, Artefact):
@@ -103,6 +100,24 @@ def _take(
     if sum(files) > MAX_FILE_BYTES:
         raise CompileError(f"what it leaves is above {format_size(MAX_FILE_BYTES)}")
     return artefacts
+
+
+class _Bounded:
+    """Keeps what is taken out, up to a size of all together.
+
+    That of the place where they are does not bound it: of a sparse file, it holds no more than
+    what was written.
+    """
+
+    def __init__(self, largest: int) -> None:
+        self._largest: Final = largest
+        self._left = largest
+
+    def add(self, content: int, size: int) -> Artefact:
+        self._left -= size
+        if self._left < 0:
+            raise CompileError(f"what it leaves is above {format_size(self._largest)}")
+        return Artefact(content, size)
 
 
 def _message(result: Result, limits: Limits) -> str:

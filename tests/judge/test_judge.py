@@ -341,6 +341,7 @@ def leaves(script: str, *artefacts: str) -> Mapping[str, languages.Language]:
             "for i in 1 2 3; do head -c 40M /dev/zero >$i.class; done",
             "what it leaves is above 32.0 MiB",
         ),
+        ("truncate -s 60M $(seq -f %g.class 50)", "what it leaves is above 256.0 MiB"),
         (
             "for i in 1 2 3 4 5; do head -c 60M /dev/zero >$i; done 2>/dev/null",
             "the compiler wrote more than 256.0 MiB",
