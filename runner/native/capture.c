@@ -79,6 +79,18 @@ int capture_drain(struct stream *stream)
     return 0;
 }
 
+int capture_finish(struct stream *stream)
+{
+    const int64_t most = stream->seen + fcntl(stream->source, F_GETPIPE_SZ);
+    int64_t before;
+    int error;
+    do {
+        before = stream->seen;
+        error = capture_drain(stream);
+    } while (error == 0 && stream->seen != before && stream->seen < most);
+    return error;
+}
+
 void capture_close(struct capture *capture)
 {
     for (int i = 0; i < 2; i++)

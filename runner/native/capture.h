@@ -19,4 +19,10 @@ int capture_open(struct capture *capture, const struct frame *frame, int ends[2]
 
 /* Move what is there. Returns 0 or -errno: the sink has failed. */
 int capture_drain(struct stream *stream);
+
+/*
+ * Move what is left when the run's processes are dead: no more than a pipe holds, for some
+ * other process may have been given its end, and write on. Returns as capture_drain does.
+ */
+int capture_finish(struct stream *stream);
 void capture_close(struct capture *capture);

@@ -306,12 +306,7 @@ static void finish(struct watch *watch, struct box *box)
     if (error < 0)
         watch_fail(watch, LOCATION_INIT, error);
     for (int i = 0; i < 2; i++) {
-        struct stream *stream = &watch->capture.stream[i];
-        int64_t before;
-        do { /* nobody writes any more: until there is nothing left */
-            before = stream->seen;
-            error = capture_drain(stream);
-        } while (error == 0 && stream->seen != before);
+        error = capture_finish(&watch->capture.stream[i]);
         if (error < 0)
             watch_fail(watch, LOCATION_PIPE, error);
     }

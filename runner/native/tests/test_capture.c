@@ -213,6 +213,31 @@ static int open_without_room(const void *argument)
     return capture.stream[0].source == -1 && capture.stream[1].source == -1 ? 0 : 2;
 }
 
+static void test_finish(void)
+{
+    static char zeros[4096];
+    struct capture capture;
+    int end = open_one(&capture, memfd(), 0);
+    struct stream *stream = &capture.stream[0];
+    int64_t size = fcntl(end, F_SETPIPE_SZ, TURN_BYTES);
+    if (size < TURN_BYTES || fcntl(end, F_SETFL, O_NONBLOCK) < 0)
+        bail_out("F_SETPIPE_SZ");
+    while (write(end, zeros, sizeof zeros) > 0)
+        ;
+    check(capture_finish(stream) == 0 && stream->seen == size,
+          "finish: all that the largest pipe holds is taken");
+    capture_close(&capture);
+    check(capture_finish(stream) == 0, "finish: nothing is to be taken from what is closed");
+
+    *stream = (struct stream){.source = open("/dev/zero", O_RDONLY), .sink = -1};
+    (void)alarm(10);
+    check(capture_finish(stream) == 0 && stream->seen <= 2 * TURN_BYTES,
+          "finish: who writes on does not hold us up");
+    (void)alarm(0);
+    close_fd(&stream->source);
+    (void)close(end);
+}
+
 int main(void)
 {
     test_bounds();
@@ -220,6 +245,7 @@ int main(void)
     test_idle();
     test_flood();
     test_sinks();
+    test_finish();
     check(in_child(open_without_room, NULL) == 0, "open: without a free fd it is EMFILE");
     return finish();
 }
