@@ -10,7 +10,9 @@ import contextlib
 import enum
 import os
 import stat
+from collections import deque
 from collections.abc import Callable
+from itertools import repeat
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from runner import plan
@@ -224,6 +226,8 @@ class Streams:
                 for name in ("stdout", "stderr")
             ]
             self._ledger = -1
+            self._opened: list[int] = []  # for one run
+            undo.callback(_close_all, self._opened)
             self._undo = undo.pop_all()
 
     def close(self) -> None:
@@ -240,18 +244,22 @@ class Streams:
         does to an open file (flags, owner, locks) stays for as long as anybody has it open.
         """
         given = (wanted.stdout, wanted.stderr)
-        with contextlib.ExitStack() as opened:
+        opened = self._opened
+        try:
             null = self._unused
             if None in (wanted.stdin, *given):
-                null = _owned(opened, os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+                null = _open_noted(opened, os.devnull, os.O_RDWR)
             outputs = [
                 end if end is not None else fd if isinstance(fd, int) else null
                 for fd, end in zip(given, ends, strict=True)
             ]
             stdin = null if wanted.stdin is None else wanted.stdin
             if not isinstance(stdin, int):
-                stdin = _owned(opened, _open_stdin(stdin))
+                stdin = _open_stdin(stdin)
+                opened.append(stdin)
             yield [stdin, *outputs, *self._sinks, *self._more(wanted)]
+        finally:
+            _close_all(opened)
 
     def _more(self, wanted: Wanted) -> list[int]:
         fds = []
@@ -299,6 +307,20 @@ def _read_all(fd: int, size: int) -> bytes:
     while len(whole) < size and (part := os.pread(fd, size - len(whole), len(whole))):
         whole += part
     return whole
+
+
+def _open_noted(fds: list[int], path: str, flags: int) -> int:
+    """Open a file, and note its fd before any handler of a signal can run.
+
+    They run between bytecodes, of which there is none here between the one and the other.
+    """
+    fds.extend(map(os.open, (path,), (flags | os.O_CLOEXEC,)))
+    return fds[-1]
+
+
+def _close_all(fds: list[int]) -> None:
+    """Close what was noted, each before a handler can run."""
+    deque(map(os.close, map(fds.pop, repeat(-1, len(fds)))), maxlen=0)
 
 
 def _owned(stack: contextlib.ExitStack, fd: int) -> int:
