@@ -9,6 +9,7 @@ to do, and `step` does it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 from typing import TYPE_CHECKING, Final
@@ -86,9 +87,13 @@ class Relay:
         return self._keeper in ready
 
     def drain(self) -> None:
-        """Give all that is left, when everybody is dead who could write more."""
-        for fd in list(self._sources):
-            while self._give(fd):
+        """Give what is left when the run's processes are dead: no more than a pipe holds.
+
+        Some other process may have been given its end, and write on.
+        """
+        for fd, number in list(self._sources.items()):
+            most = (self._totals[number] or 0) + fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+            while (self._totals[number] or 0) < most and self._give(fd):
                 pass
 
     def captured(self, number: int) -> Captured:

@@ -27,6 +27,7 @@ from runner import (
     MiB,
     Mount,
     OutFile,
+    Result,
     Sandbox,
     Status,
 )
@@ -156,6 +157,41 @@ os.read(0, 1)
             holder.join()
             os.close(waits)
     assert (file.state, file.why) == (FileState.REFUSED, "somebody holds a lease on it")
+
+
+def test_stdout_that_another_sandbox_was_given_does_not_outlast_the_run(shared: Path) -> None:
+    """Through a socket in a directory that both write to."""
+    take = """
+here = socket.socket(socket.AF_UNIX)
+here.bind('s')
+os.chmod('s', 0o777)
+here.listen()
+one, _ = here.accept()
+_, fds, _, _ = socket.recv_fds(one, 1, 1)
+one.send(b'k')
+while True:
+    os.write(fds[0], bytes(65536))
+"""
+    give = """
+one = socket.socket(socket.AF_UNIX)
+while one.connect_ex('s'):
+    time.sleep(0.01)
+socket.send_fds(one, [b'x'], [1])
+one.recv(1)
+time.sleep(0.2)
+"""
+    options: dict[str, Any] = {"mounts": [on(shared)], "work_dir": "/work"}
+    taken: list[Result] = []
+    with (
+        Sandbox(limits=Limits(wall_time=20), **options) as other,
+        Sandbox(limits=Limits(wall_time=20), **options) as box,
+    ):
+        thread = threading.Thread(target=lambda: taken.append(other.run(python(take))))
+        thread.start()
+        result = box.run(python(give), stdout=lambda _: time.sleep(0.02))
+        thread.join()
+    assert (result.status, taken[0].status) == (Status.OK, Status.NONZERO_EXIT)
+    assert b"BrokenPipeError" in taken[0].stderr, "and not its limit of time"
 
 
 class Raced(ArtefactCache):
