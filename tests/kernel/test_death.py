@@ -286,7 +286,7 @@ def test_interrupts_at_any_time_leave_nothing(
             sandbox.run(["sleep", "0.005"])
 
     caught = interrupted(use)
-    assert caught > 75  # not all, as some uses take less time than those that were measured
+    assert caught > 30  # not all, as some uses take less time than those that were measured
 
 
 def test_interrupts_at_any_time_leave_no_place_of_a_pool_taken(
@@ -299,6 +299,6 @@ def test_interrupts_at_any_time_leave_no_place_of_a_pool_taken(
             pool.run(["true"], timeout=0)
 
         for _ in range(6):  # most of the time of a run is the program's
-            assert interrupted(use) > 50
+            assert interrupted(use) > 20
             assert (pool.stats().busy, pool._leases) == (0, {})
         assert pool.run(["true"], timeout=0).ok
