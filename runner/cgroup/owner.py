@@ -37,7 +37,11 @@ def is_leftover(name: str) -> bool:
 
 def _lives(pid: int, start_time: int) -> bool:
     try:
-        return _start_time(pid) == start_time
+        status = _status(pid)
+        # Killed, and not waited for: nothing of it is there but its status, which may stay for
+        # as long as its parent lives. With threads it is its first that has ended, not it all.
+        is_dead = status[0] == b"Z" and int(status[17]) <= 1
+        return not is_dead and int(status[19]) == start_time
     except (FileNotFoundError, ProcessLookupError):
         # Either it is gone, or /proc is mounted with hidepid and it is another user's.
         try:
@@ -50,9 +54,13 @@ def _lives(pid: int, start_time: int) -> bool:
 
 
 def _start_time(pid: int) -> int:
-    """Read field 22 of /proc/PID/stat; the name in field 2 may hold spaces and parentheses."""
+    return int(_status(pid)[19])
+
+
+def _status(pid: int) -> list[bytes]:
+    """Read /proc/PID/stat from field 3 on; the name before may hold spaces and parentheses."""
     with open(f"/proc/{pid}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[19])
+        return file.read().rpartition(b")")[2].split()
 
 
 def _pid_namespace() -> int:

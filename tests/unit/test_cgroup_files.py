@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import mmap
 import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,12 +20,13 @@ from runner.cgroup.memory import MemoryFigures, MemoryV1, MemoryV2
 from runner.cgroup.pids import PidsMeter, ProcessCounts
 from runner.config import Limits
 from runner.errors import HostError
+from runner.seccomp.syscalls import numbers
 from runner.units import MiB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 RESIDUE = 1_000_000
 BATCH = 64 * mmap.PAGESIZE
 
@@ -285,6 +291,43 @@ def test_owner_when_the_pid_started_at_another_time_is_gone() -> None:
 def test_owner_when_no_such_pid_is_left_is_gone() -> None:
     namespace = os.stat("/proc/self/ns/pid").st_ino
     assert owner.is_leftover(f"run-sandboxed.{namespace}.{2**22}.5.0")
+
+
+def name_of(process: subprocess.Popen[bytes]) -> str:
+    """Give the name that a process tells, when it sleeps or its main thread has ended."""
+    assert process.stdout is not None
+    return process.stdout.readline().decode().strip()
+
+
+OWNER = """
+import ctypes, sys, threading, time
+from runner.cgroup import owner
+print(owner.new_name(), flush=True)
+if sys.argv[1] == "thread":
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    ctypes.CDLL(None).syscall(ctypes.c_long(SYS_exit), 0)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("lives", ["main", "thread"])
+def test_owner_that_was_killed_is_gone_though_nobody_waits_for_it(lives: str) -> None:
+    """A server may be long in reaping its workers, or an init that reaps nobody their orphans.
+
+    One whose first thread has ended looks the same but for its other threads.
+    """
+    text = OWNER.replace("SYS_exit", str(numbers(platform.machine())["exit"]))
+    command = [sys.executable, "-c", text, lives]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        name = name_of(process)
+        state = Path(f"/proc/{process.pid}/stat")
+        while lives == "thread" and ") Z " not in state.read_text():
+            time.sleep(0.001)
+        assert not owner.is_leftover(name)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert ") Z " in state.read_text()
+        assert owner.is_leftover(name)
 
 
 def test_owner_in_another_pid_namespace_is_never_taken_for_gone() -> None:
