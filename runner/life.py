@@ -35,6 +35,8 @@ MAX_REPEAT: Final = 10_000
 
 # Of the process that has forked us. Kept, so that nothing is closed: it is all in use there.
 _INHERITED: Final[list[Box]] = []
+# By pid, since one that is inherited may be held for ever.
+_SETTLING: Final[dict[int, Lock]] = {}
 
 # An fd: until it is readable; False is sent where it was not for LOOK_S seconds. A function:
 # call it, which may take long.
@@ -243,9 +245,14 @@ class Life:
         """Forget, in a fork of the process that made it, what is that process's.
 
         Its sandbox is not ours to use or to end, and its lock may have been copied while a
-        thread held it that does not exist here.
+        thread held it that does not exist here. Of several threads the first does it.
         """
-        if self._pid != os.getpid():
+        pid = os.getpid()
+        if self._pid == pid:
+            return
+        with _SETTLING.setdefault(pid, allocate_lock()):
+            if self._pid == pid:
+                return
             self._lock = allocate_lock()
             if self._box is not None:
                 _INHERITED.append(self._box)
@@ -254,7 +261,7 @@ class Life:
             _INHERITED.extend(self._ended)
             self._box = self._spare = self._running = self._blueprint = None
             self._ended = []
-            self._pid = os.getpid()
+            self._pid = pid
 
     def _run_in(self, box: Box, program: Program, wanted: Wanted) -> Work[Result]:
         self._holds_files = self.config.keep_files

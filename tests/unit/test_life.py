@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -268,6 +270,29 @@ def test_fork_makes_a_sandbox_of_its_own_even_while_a_thread_holds_the_lock(
     with life.lock:
         assert in_fork(check) == 0
     assert life.box is parents
+
+
+def test_fork_makes_one_lock_whichever_threads_ask_for_it_first(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a server that was forked, whose first requests come at once."""
+    make = lives.allocate_lock
+
+    def make_slowly() -> object:
+        time.sleep(0.05)
+        return make()
+
+    def check() -> bool:
+        monkeypatch.setattr(lives, "allocate_lock", make_slowly)
+        found: list[object] = []
+        threads = [threading.Thread(target=lambda: found.append(life.lock)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return len(found) == 4 and len(set(map(id, found))) == 1
+
+    assert in_fork(check) == 0
 
 
 def test_sandbox_that_is_dropped_warns_but_not_in_a_fork(
