@@ -8,6 +8,7 @@
 #include "inject.h"
 #include "ledger.h"
 #include "listener.h"
+#include "sockets.h"
 #include "sys.h"
 
 #include <fcntl.h>
@@ -185,12 +186,14 @@ void hear_notice(struct watch *watch, int events)
     if (got <= 0)
         return;
     uint32_t answer = filter_answer(&watch->heard->filter, &notice.call);
+    watch->opens_sockets = watch->opens_sockets || sockets_opened_by(&notice.call);
     if (watch->rules && (answer & ANSWER_ACTION) == ANSWER_NOTIFY) {
         decide(watch, &notice);
         return;
     }
-    if (watch->heard->what == HEAR_REFUSALS ||
-        (watch->heard->what == HEAR_ALL && !is_start(watch, &notice)))
+    if (watch->heard->what == HEAR_ALL
+            ? !is_start(watch, &notice)
+            : watch->heard->what == HEAR_REFUSALS && listener_asks(watch->heard, answer))
         ledger_add(&notice, answer);
     answer_notice(watch, &notice, answer);
 }

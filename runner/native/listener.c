@@ -13,6 +13,7 @@
 #define _GNU_SOURCE
 #include "listener.h"
 
+#include "sockets.h"
 #include "sys.h"
 
 #include <fcntl.h>
@@ -68,16 +69,17 @@ const struct heard *listener_wanted(const struct plan *plan)
             return NULL;
         heard.what = (enum hearing)(step->arg[1] & HEAR_WHAT);
         heard.permissive = step->arg[1] & HEAR_PERMISSIVE;
+        heard.sockets = heard.what == HEAR_ALL || sockets_can_be_told(&heard.filter);
         return &heard;
     }
     return NULL;
 }
 
 /*
- * Is there a notice where the filter gives this answer? Of a trap only if it does nothing:
- * nobody but the kernel can send that signal. Of what a tracer decides never.
+ * Of a trap only if it does nothing: nobody but the kernel can send that signal. Of what a
+ * tracer decides never.
  */
-static bool asks(const struct heard *heard, uint32_t answer)
+bool listener_asks(const struct heard *heard, uint32_t answer)
 {
     const uint32_t action = answer & ANSWER_ACTION;
     if (heard->what == HEAR_ALL)
@@ -96,12 +98,16 @@ static unsigned rewrite(const struct heard *heard, struct instruction *code)
         code[0] = (struct instruction){.code = FILTER_RETURN, .value = ANSWER_NOTIFY};
         return 1;
     }
+    const unsigned before = heard->sockets ? SOCKETS_LENGTH : 0;
+    if (heard->sockets)
+        sockets_ask(code);
+    code += before;
     for (unsigned i = 0; i < filter->length; i++) {
         code[i] = filter->code[i];
-        if (code[i].code == FILTER_RETURN && asks(heard, code[i].value))
+        if (code[i].code == FILTER_RETURN && listener_asks(heard, code[i].value))
             code[i].value = ANSWER_NOTIFY;
     }
-    return filter->length;
+    return before + filter->length;
 }
 
 /*
@@ -117,7 +123,7 @@ int listener_install(const struct heard *heard, unsigned flags)
     const unsigned listen = flags | FILTER_FLAG_NEW_LISTENER;
     long result = -EINVAL;
     (void)close(LISTENER_FD);
-    if (heard->what != HEAR_KILLS || filter_asks(&heard->filter))
+    if (heard->what != HEAR_KILLS || heard->sockets || filter_asks(&heard->filter))
         result = sys_result(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER_OP,
                                     listen | FILTER_FLAG_WAIT_KILLABLE_RECV, &program));
     if (result == -EINVAL)
@@ -131,7 +137,7 @@ bool listener_misses(const struct heard *heard)
     for (unsigned i = 0; i < heard->filter.length; i++) {
         const struct instruction *one = &heard->filter.code[i];
         bool trap = one->code == FILTER_RETURN && (one->value & ANSWER_ACTION) == ANSWER_TRAP &&
-                    !asks(heard, one->value);
+                    !listener_asks(heard, one->value);
         misses = misses || trap || one->code == FILTER_RETURN_A;
     }
     return misses && heard->what != HEAR_ALL;
@@ -160,7 +166,7 @@ static bool asks_of(const struct heard *heard, long number, int64_t sixth)
 #endif
     const struct call call = {
         .number = (int32_t)number, .arch = arch, .args = {[5] = (uint64_t)sixth}};
-    return asks(heard, filter_answer(&heard->filter, &call));
+    return listener_asks(heard, filter_answer(&heard->filter, &call));
 }
 
 bool listener_delays_exec(const struct heard *heard, const struct plan *plan)

@@ -23,6 +23,7 @@ struct heard {
     struct filter filter;
     enum hearing what;
     bool permissive;
+    bool sockets; /* and of calls that open sockets, which do what the filter says */
 };
 
 /* Take the numbers, once. Returns 0 or -errno. */
@@ -33,6 +34,9 @@ const struct heard *listener_wanted(const struct plan *plan);
 
 /* Install it, in the program's process. Returns the listener, or -errno. */
 int listener_install(const struct heard *heard, unsigned flags);
+
+/* Is there a notice where the filter gives this answer? */
+bool listener_asks(const struct heard *heard, uint32_t answer);
 
 /* Can the filter still raise SIGSYS? It has traps, or answers that were computed. */
 bool listener_misses(const struct heard *heard);

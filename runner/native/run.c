@@ -321,6 +321,13 @@ static bool overdue(const struct watch *watch)
     return watch->born_ns >= BORROW_LIMIT_NS - MS_NS && killed_by_another(watch);
 }
 
+/* Where the filter does not tell, it may have. */
+static bool may_have_opened_sockets(const struct watch *watch)
+{
+    const bool told = watch->heard && watch->heard->sockets && watch->listener > 0;
+    return !told || watch->opens_sockets;
+}
+
 /* One try. Returns as run_program does; *borrow becomes false if that took too long. */
 static int run_once(struct box *box, const struct frame *frame, const struct plan *plan,
                     int control, const struct heard *heard, bool *borrow, struct report *report,
@@ -357,6 +364,8 @@ static int run_once(struct box *box, const struct frame *frame, const struct pla
         if (error < 0) /* WATCH and not CGROUP, for the program has run: it is not run again */
             watch_fail(&watch, LOCATION_WATCH, error);
         conclude(reply, &watch, frame, plan, report);
+        if (may_have_opened_sockets(&watch))
+            box->places.net.used = true;
         *borrow = *borrow && !overdue(&watch);
     }
     watch_close(&watch);

@@ -62,6 +62,8 @@ struct net_text {
 
 struct net_traces {
     bool recorded;
+    bool used; /* a run may have opened a socket that is not of AF_UNIX, since it was looked at
+                */
     int directory; /* -1 when the files are open */
     int file[TRACES_NET];
     struct net_text text[TRACES_NET];

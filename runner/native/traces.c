@@ -111,7 +111,10 @@ static int compare_counters(const struct net_traces *net, enum net_file what)
     return -ESTALE;
 }
 
-/* arg: 0 in EARLY, to open the caller's /proc while it is there; 1 to look. */
+/*
+ * arg: 0 in EARLY, to open the caller's /proc while it is there; 1 to look. Of sockets that
+ * are left, those of AF_UNIX count too; the rest only who has opened another can have moved.
+ */
 int op_quiet_network(const struct step *step, struct context *context)
 {
     if (!context->places)
@@ -122,11 +125,13 @@ int op_quiet_network(const struct step *step, struct context *context)
         return net->directory < 0 ? -errno : 0;
     }
     int error = net->directory < 0 ? 0 : open_counters(net);
-    for (int i = 0; error == 0 && i < TRACES_NET; i++) {
+    const int files = net->recorded && !net->used ? SOCKSTAT + 1 : TRACES_NET;
+    for (int i = 0; error == 0 && i < files; i++) {
         error = net->recorded ? compare_counters(net, (enum net_file)i)
                               : read_counters(net, (enum net_file)i, &net->text[i]);
     }
     net->recorded = true;
+    net->used = net->used && error < 0;
     return error;
 }
 

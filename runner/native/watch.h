@@ -25,6 +25,7 @@ struct watch {
     int listener;              /* by which we do, or -1 */
     bool heard_all;            /* nobody is left who could give any */
     bool begun;                /* the program has made a call of its own */
+    bool opens_sockets;        /* it has called what may open one that is not of AF_UNIX */
     int ledger;                /* where the notices go, or -1 */
     int ends[2];               /* of the captured streams, in fds that it shares; or -1 */
     struct wire_violation violation;
