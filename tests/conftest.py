@@ -130,7 +130,17 @@ def pytest_configure(config: pytest.Config) -> None:
     directory = tempfile.mkdtemp(prefix="tests.")
     os.chmod(directory, 0o1777)  # for tests that change their uid
     os.environ["TMPDIR"] = tempfile.tempdir = directory
-    config.add_cleanup(lambda: shutil.rmtree(directory))
+    config.add_cleanup(lambda: remove(directory))
+
+
+def remove(directory: str) -> None:
+    """Remove all of it, even what a test has made without any rights, and we may not enter."""
+    for top, names, _ in os.walk(directory):
+        for path in (os.path.join(top, name) for name in names):
+            if not os.path.islink(path):
+                with contextlib.suppress(PermissionError):  # another user's
+                    os.chmod(path, 0o700)
+    shutil.rmtree(directory)
 
 
 # Leaks: each gives the things of one kind that exist now.
