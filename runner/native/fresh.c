@@ -22,7 +22,7 @@
  * After so many runs all is made anew, whatever was done, or what the kernel numbers would
  * tell of more than that: up to 63 it numbers System V objects before it begins a new round.
  */
-enum { IPC_RUNS = 60, TMPFS_RUNS = 15 };
+enum { RUNS = 60 };
 
 static bool same_time(struct timespec a, struct timespec b)
 {
@@ -72,7 +72,7 @@ int op_keep_fresh(const struct step *step, struct context *context)
         return -errno;
     if (fresh->recorded) {
         ino_t expected = fresh->number + 1;
-        runs = ++fresh->runs % TMPFS_RUNS;
+        runs = ++fresh->runs % RUNS;
         fresh->number = number_file(target);
         if (runs && fresh->number == expected && untouched(&now, &fresh->when_mounted) &&
             listxattr(target, NULL, 0) == fresh->attributes)
@@ -213,7 +213,7 @@ int op_fresh_ipc(const struct step *step, struct context *context)
     if (!places)
         return -EINVAL;
     if (places->queues.recorded) {
-        bool due = ++places->ipc_runs == IPC_RUNS;
+        bool due = ++places->ipc_runs == RUNS;
         if (due)
             places->ipc_runs = 0;
         if (!due && !sysv_used() && !queues_used(places) && !sysv_numbers_used(places))
