@@ -19,6 +19,7 @@ VERSION: Final = 3
 FRAME_MAX: Final = 48 * 1024
 FDS_MAX: Final = 253
 PLAN_MAX: Final = 16 * 1024 * 1024
+STEPS_MAX: Final = 1024
 
 _PLAN: Final = struct.Struct("=4I")
 _STEP: Final = struct.Struct("=4Hi3I4q")
@@ -232,6 +233,12 @@ def encode_plan(steps: Sequence[Step]) -> bytes:
         )
         payloads.append(payload)
         offset += len(payload)
+    if len(steps) > STEPS_MAX:
+        message = (
+            f"mounts, paths with rules and the rest take {len(steps)} steps: "
+            f"at most {STEPS_MAX}: name directories that hold several of them"
+        )
+        raise ConfigError(message)
     plan = b"".join((_PLAN.pack(MAGIC, len(steps), offset, 0), *records, *payloads))
     if len(plan) > PLAN_MAX:
         message = f"arguments, environment and files take {len(plan)} bytes: at most {PLAN_MAX}"

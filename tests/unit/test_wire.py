@@ -154,6 +154,14 @@ def test_plan_of_the_largest_size_is_encoded_and_one_byte_more_is_refused(dump: 
     )
 
 
+def test_plan_of_the_most_steps_is_encoded_and_one_more_is_refused(dump: Dump) -> None:
+    step = Step(Phase.PROGRAM, Op.SETGROUPS, ErrorLocation.SETGROUPS)
+    most = wire.encode_plan([step] * wire.STEPS_MAX)
+    assert dump("plan", "0", stdin=most).returncode == 0
+    with pytest.raises(ConfigError, match="take 1025 steps: at most 1024: name directories"):
+        wire.encode_plan([step] * (wire.STEPS_MAX + 1))
+
+
 def test_plan_with_more_arguments_than_a_step_has_is_an_error() -> None:
     with pytest.raises(struct.error):
         wire.encode_plan([Step(Phase.PROGRAM, Op.UMASK, ErrorLocation.CHDIR, (1, 2, 3, 4, 5))])
