@@ -54,7 +54,6 @@ class Life:
     def __init__(self, config: BoxConfig) -> None:
         self.config = config
         self._once = config.uses is not Uses.MANY
-        self._ahead = config.uses is Uses.ONE_EACH
         self._served = False
         self._blueprint: Blueprint | None = None
         self._spare: Box | None = None
@@ -141,9 +140,9 @@ class Life:
             blueprint = self._blueprint
             if blueprint is not None:
                 blueprint.close()
-            if blueprint is not None and self._served:
-                self._blueprint = None
-                keep(blueprint)
+                if self._served:
+                    self._blueprint = None
+                    keep(blueprint)
 
     def reset(self) -> None:
         """Leave no file of earlier runs; the sandbox is ended only if it cannot be emptied."""
@@ -276,7 +275,7 @@ class Life:
             # Before there was anything to cancel.
             if self._cancelled or (self.cancelled_by is not None and self.cancelled_by()):
                 box.keeper.send_kill(pending.run_id)
-            if self._ahead:
+            if self.config.uses is Uses.ONE_EACH:
                 yield self._look_ahead
             reply = None
             while reply is None:

@@ -12,43 +12,22 @@ _EXEC: Final = 0x10  # MFD_EXEC, Linux 6.3
 _COPY_BYTES: Final = 1 << 30
 
 
-def sealed_memfd(name: str, content: bytes) -> int:
-    """Give a read-only fd of a new memfd that nobody can change; the caller owns the fd."""
-    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        _write(fd, content)
-        return _sealed(fd)
-    finally:
-        os.close(fd)
+def sealed_memfd(name: str, content: bytes | int) -> int:
+    """Give a read-only fd of a new memfd that nobody can change; the caller owns the fd.
+
+    An fd as content is that of a regular file: the kernel copies it, from its start, as much as
+    it has now.
+    """
+    return _sealed(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), content)
 
 
 def sealed_program(name: str, content: bytes | int, size: int | None = None) -> int:
-    """Give the same of what may be executed; an fd as content is that of a regular file.
+    """Give the same of what may be executed; of a file `size` bytes at most.
 
-    That is copied by the kernel, from its start, as much as it has now, or `size` bytes at
-    most: somebody may let it grow meanwhile. Nobody but its owner may set its attributes,
-    which whoever executes it next would see.
+    Somebody may let it grow meanwhile. Nobody but its owner may set its attributes, which
+    whoever executes it next would see.
     """
-    fd = _executable(name)
-    try:
-        if isinstance(content, int):
-            copy(content, fd, size)
-        else:
-            _write(fd, content)
-        os.fchmod(fd, 0o555)
-        return _sealed(fd)
-    finally:
-        os.close(fd)
-
-
-def sealed_copy(name: str, source: int) -> int:
-    """Give the same of a copy of a regular file."""
-    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        copy(source, fd)
-        return _sealed(fd)
-    finally:
-        os.close(fd)
+    return _sealed(_executable(name), content, size, mode=0o555)
 
 
 def memfd_of(name: str, content: bytes) -> int:
@@ -82,14 +61,25 @@ def _executable(name: str) -> int:
         return os.memfd_create(name, flags)
 
 
-def _sealed(fd: int) -> int:
-    """Seal it, and open it again to be read.
+def _sealed(
+    fd: int, content: bytes | int, size: int | None = None, *, mode: int | None = None
+) -> int:
+    """Fill a new memfd, seal it, and open it again to be read; closes `fd`.
 
     Read-only, because before Linux 6.7 a sealed memfd that is open for writing cannot be mapped
     MAP_SHARED, not even for reading; and what is open for writing cannot be executed.
     """
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if isinstance(content, int):
+            copy(content, fd, size)
+        else:
+            _write(fd, content)
+        if mode is not None:
+            os.fchmod(fd, mode)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(fd)
 
 
 def _write(fd: int, content: bytes) -> None:

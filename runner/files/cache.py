@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import collections
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from runner.config.checks import refuse
 from runner.files.artefact import Artefact
 from runner.units import MiB
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 
 class CacheStats(NamedTuple):
@@ -45,12 +42,7 @@ class ArtefactCache:
     def __enter__(self) -> ArtefactCache:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.clear()
 
     def add(self, content: bytes | int, size: int | None = None) -> Artefact:

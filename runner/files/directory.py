@@ -29,8 +29,6 @@ from runner.units import GiB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
-
 _NAME: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NEW: Final = "new."  # what is being written, by whom has not died
 _ABANDONED_S: Final = 3600
@@ -76,12 +74,7 @@ class ArtefactDirectory:
     def __enter__(self) -> ArtefactDirectory:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from runner.judge.messages import CaseResult, Submission, SubmissionResult
 from runner.judge.problem import Case, Problem
 from runner.judge.sandboxes import Lent, MakePool, Sandboxes, StepError
 from runner.judge.verdict import Verdict
-from runner.memfd import sealed_copy
+from runner.memfd import sealed_memfd
 from runner.pool import SandboxPool
 from runner.result import Result
 
@@ -155,7 +155,7 @@ def _run(
     a program that runs as our own user could rewrite a test's input for all who come after it.
     """
     with case.input.open("rb", buffering=0) as source:
-        stdin = sealed_copy(case.name, source.fileno())
+        stdin = sealed_memfd(case.name, source.fileno())
     others = {name: file for name, file in program.items() if name != language.executes}
     try:
         return lent.run(
